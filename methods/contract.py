@@ -1,0 +1,131 @@
+"""What a method is, readable in one sitting.
+
+A method is one Python file and one recipe (YAML) beside it. It is written once against the anatomy, never against a
+model, and its parameters live in the method itself (an `nn.Module` beside the backbone): the backbone's own keys never
+change. The trainer calls the hooks below and knows no method by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from ..bench.anatomy import Anatomy
+    from ..bench.trainer import Fit
+
+
+class MethodConfig(BaseModel):
+    """Hyper-parameters of a method. Unknown names and non-finite numbers are errors that name the field."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    lr: float = Field(gt=0, description="peak learning rate of the method's parameters")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay of the method's parameters")
+
+
+class Method(nn.Module):
+    """Base class. A subclass sets `Config` and implements `attach`; every other hook has a sensible default."""
+
+    Config: ClassVar[type[MethodConfig]] = MethodConfig
+
+    def __init__(self, config: MethodConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.anatomy: Anatomy | None = None
+
+    @classmethod
+    def requires(cls, config: Any) -> tuple[str, ...]:
+        """Places that must exist, as queries of `Anatomy.missing` ("blocks.attention.q", "blocks.norms.bias" ...)."""
+        return ()
+
+    def attach(self, anatomy: Anatomy) -> None:
+        """Create parameters and add ops to the anatomy's places. Must work on the meta device: read no values."""
+        raise NotImplementedError
+
+    # what trains -----------------------------------------------------------------------------------------------
+
+    def trained_tensors(self) -> dict[str, nn.Parameter]:
+        """Tensors of the backbone itself that this method trains, by their name in the backbone."""
+        return {} if self.anatomy is None else self.anatomy.trained()
+
+    def adapter_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """All trainable parameters except the head's: the method's own, then the backbone's."""
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                yield name, parameter
+        for name, parameter in self.trained_tensors().items():
+            yield f"backbone.{name}", parameter
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Optimiser groups; each may set "lr" and "weight_decay" (defaults: the config's)."""
+        parameters = [parameter for _, parameter in self.adapter_parameters()]
+        return [{"params": parameters}] if parameters else []
+
+    # hooks of the training loop --------------------------------------------------------------------------------
+
+    def before_fit(self, fit: Fit) -> None:
+        """Once, before the first step (data and loss are reachable through `fit`)."""
+
+    def before_step(self, step: int) -> None:
+        """Random draws and schedules belong here, never in an op (checkpointing runs ops twice)."""
+
+    def extra_loss(self) -> Tensor | None:
+        """A term added to the task's loss, or None."""
+        return None
+
+    def compute_gradients(self, fit: Fit, batch: dict[str, Tensor]) -> Tensor:
+        """Fill `.grad` of what trains and return the detached loss."""
+        loss = fit.loss(batch)
+        extra = self.extra_loss()
+        (loss if extra is None else loss + extra).backward()
+        return loss.detach()
+
+    def after_backward(self, step: int) -> None:
+        """Edit or read gradients, before clipping and the optimiser's step."""
+
+    def after_step(self, step: int) -> None:
+        """After the optimiser's step (proximal operators, rank changes)."""
+
+    def fit(self, fit: Fit) -> None:
+        """Train. Override where training is not one run of gradient descent."""
+        fit.gradient_descent()
+
+    # evaluation and shipping -----------------------------------------------------------------------------------
+
+    def on_logits(self, outputs: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """Change the task's outputs at evaluation."""
+        return outputs
+
+    def merge(self) -> bool:
+        """Fold the method into the backbone's weights where the paper allows it; False where it does not.
+
+        Undone by `Anatomy.restore` or `detach`.
+        """
+        return False
+
+    def shipped(self) -> dict[str, Tensor]:
+        """What a user would publish: the method's tensors and the backbone tensors it trained."""
+        tensors = {f"adapter.{name}": tensor for name, tensor in self.state_dict().items()}
+        tensors.update({f"backbone.{name}": tensor.data for name, tensor in self.trained_tensors().items()})
+        return tensors
+
+    def load_shipped(self, tensors: dict[str, Tensor]) -> None:
+        """Inverse of `shipped`; missing, extra or ill-shaped tensors are an error that names them."""
+        own = self.shipped()
+        if missing := sorted(own.keys() - tensors.keys()):
+            raise ValueError(f"adapter file lacks {missing[0]} (and {len(missing) - 1} more)")
+        if extra := sorted(tensors.keys() - own.keys()):
+            raise ValueError(f"adapter file has the unknown tensor {extra[0]} (and {len(extra) - 1} more)")
+        for name, tensor in own.items():
+            if tensor.shape != tensors[name].shape:
+                raise ValueError(
+                    f"{name} has shape {tuple(tensors[name].shape)} in the file, {tuple(tensor.shape)} here"
+                )
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(tensors[name])
