@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
 
+from ..bench.anatomy import Anatomy, Handle, target_names
+
 if TYPE_CHECKING:
-    from ..bench.anatomy import Anatomy
     from ..bench.trainer import Fit
 
 
@@ -24,8 +25,29 @@ class MethodConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+
+class GradientConfig(MethodConfig):
+    """Hyper-parameters of a method that trains by gradient descent."""
+
     lr: float = Field(gt=0, description="peak learning rate of the method's parameters")
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay of the method's parameters")
+
+
+class TargetedConfig(GradientConfig):
+    """Hyper-parameters of a method that is put on chosen matrices."""
+
+    targets: str = Field(description="matrices: q, k, v, o, gate, up, down, attention, feedforward or all, joined by +")
+
+    @field_validator("targets")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        target_names(value)
+        return value
+
+
+def parameter_name(place: str) -> str:
+    """A place's name as a key of `nn.ModuleDict`, which allows no dots."""
+    return place.replace(".", "_")
 
 
 class Method(nn.Module):
@@ -101,12 +123,13 @@ class Method(nn.Module):
         """Change the task's outputs at evaluation."""
         return outputs
 
-    def merge(self) -> bool:
-        """Fold the method into the backbone's weights where the paper allows it; False where it does not.
+    def merge(self) -> Handle:
+        """Fold the method into the backbone's weights; the handle undoes it.
 
-        Undone by `Anatomy.restore` or `detach`.
+        Raises `Unmergeable` where an edit is no change of weights.
         """
-        return False
+        assert self.anatomy is not None, "attach first"
+        return self.anatomy.merge()
 
     def shipped(self) -> dict[str, Tensor]:
         """What a user would publish: the method's tensors and the backbone tensors it trained."""

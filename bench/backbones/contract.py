@@ -39,12 +39,15 @@ class Card:
 
 
 class Backbone(ABC):
-    """A loaded model. `options` are the protocol's input settings for this family (image_size, max_tokens ...)."""
+    """A loaded model. `options` are the protocol's input settings for this family (image_size, max_tokens ...).
 
-    def __init__(self, card: Card, options: Mapping[str, Any]) -> None:
+    With `meta`, the architecture alone, on the meta device: enough to count and to see whether a method fits.
+    """
+
+    def __init__(self, card: Card, options: Mapping[str, Any], meta: bool = False) -> None:
         self.card = card
         self.options = dict(options)
-        self.model: nn.Module = self.load()
+        self.model: nn.Module = self.skeleton() if meta else self.load()
         self.model.requires_grad_(False)
         self.model.eval()
         from ..anatomy import anatomy_of
@@ -54,6 +57,10 @@ class Backbone(ABC):
     @abstractmethod
     def load(self) -> nn.Module:
         """The pretrained model in fp32 on the CPU. Random-weight backbones seed their own generator."""
+
+    @abstractmethod
+    def skeleton(self) -> nn.Module:
+        """The architecture on the meta device, without reading any asset."""
 
     @property
     @abstractmethod

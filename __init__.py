@@ -1,0 +1,28 @@
+"""PEFT Atlas: a unified benchmark of parameter-efficient fine-tuning.
+
+The names below are loaded on first use, so that importing the package (and with it the command line) stays fast.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .bench.api import load_results, run
+    from .bench.attach import attach
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "attach", "load_results", "run"]
+
+_HOME = {"attach": ".bench.attach", "load_results": ".bench.api", "run": ".bench.api"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

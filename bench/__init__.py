@@ -1,0 +1,1 @@
+"""Command line, plan, runner, trainer, measurement, records, statistics."""

@@ -1,0 +1,33 @@
+"""The anatomy: named places in any transformer, and the verbs by which a method changes them."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from ..errors import UsageError
+from .anatomy import Anatomy, target_names
+from .architectures import describer, known, register
+from .builder import Builder
+from .chain import Handle, around
+from .edits import Edits, Unmergeable
+
+__all__ = ["Anatomy", "Handle", "Unmergeable", "anatomy_of", "around", "register", "target_names"]
+
+
+def anatomy_of(model: nn.Module) -> Anatomy:
+    """Find the stacks of blocks in `model` and describe them. An unknown architecture is a `UsageError`."""
+    edits = Edits()
+    builder = Builder(model, edits)
+    towers = {}
+    inside: set[nn.Module] = set()
+    for module in model.modules():
+        describe = describer(type(module).__name__)
+        if describe is None or module in inside:
+            continue
+        tower = describe(builder, module)
+        inside.update(module.modules())
+        name = tower.name if tower.name not in towers else f"{tower.name}{len(towers)}"
+        towers[name] = tower
+    if not towers:
+        raise UsageError(f"{type(model).__name__} has no known stack of blocks; known: {', '.join(known())}")
+    return Anatomy(model, towers, edits)

@@ -1,0 +1,160 @@
+"""One view of every transformer the suite knows: a method asks for places by name and never sees the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from .chain import Handle
+from .edits import Edits
+from .linear import LinearPlace
+from .tensors import TensorPlace
+from .tower import Block, Tower
+
+ATTENTION = ("q", "k", "v", "o")
+FEEDFORWARD = ("gate", "up", "down")
+TARGETS = {**{name: (name,) for name in (*ATTENTION, *FEEDFORWARD)},
+           "attention": ATTENTION, "feedforward": FEEDFORWARD, "all": ATTENTION + FEEDFORWARD}  # fmt: skip
+
+
+def target_names(query: str) -> tuple[str, ...]:
+    """The short names in a query such as ``q+v``, ``attention`` or ``all``; a ValueError names a wrong word."""
+    names: list[str] = []
+    for word in query.split("+"):
+        if word.strip() not in TARGETS:
+            raise ValueError(f"unknown target {word.strip()!r}; targets are {', '.join(TARGETS)}, joined by +")
+        names.extend(name for name in TARGETS[word.strip()] if name not in names)
+    return tuple(names)
+
+
+class Anatomy:
+    """The towers of one model, and the record of what was done to them.
+
+    The model's parameters are frozen on construction, except those outside the towers (a classifier that a user put on
+    top stays as it is).
+    """
+
+    def __init__(self, model: nn.Module, towers: dict[str, Tower], edits: Edits) -> None:
+        self.model, self.towers, self.edits = model, towers, edits
+        head = {id(parameter) for parameter in self.head_parameters()}
+        self.head_was_trained = bool(head)
+        for parameter in model.parameters():
+            if id(parameter) not in head:
+                parameter.requires_grad_(False)
+
+    # reading ---------------------------------------------------------------------------------------------------
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The blocks of all towers."""
+        return [block for tower in self.towers.values() for block in tower.blocks]
+
+    def linears(self, query: str) -> dict[str, LinearPlace]:
+        """The matrices that a query such as ``q+v`` names, in all blocks, by their names in the anatomy.
+
+        A name that an architecture lacks (``gate``) selects nothing; a query that selects nothing at all is an error.
+        """
+        names = target_names(query)
+        found: dict[str, LinearPlace] = {}
+        for block in self.blocks:
+            for attention in block.attentions:
+                found.update(_chosen(attention.name, attention.linears, names))
+            found.update(_chosen(block.feedforward.name, block.feedforward.linears, names))
+        if not found:
+            raise ValueError(f"targets {query!r} name no matrix of this model")
+        return found
+
+    def tensors(self) -> list[TensorPlace]:
+        """Every parameter of the backbone once (tied ones under their first name), with its name in the model."""
+        head = {id(parameter) for parameter in self.head_parameters()}
+        seen: set[int] = set()
+        places = []
+        for prefix, module in self.model.named_modules():
+            for attribute, parameter in module._parameters.items():
+                if parameter is None or id(parameter) in seen or id(parameter) in head:
+                    continue
+                seen.add(id(parameter))
+                places.append(TensorPlace(self.edits, module, attribute, f"{prefix}.{attribute}".lstrip(".")))
+        return places
+
+    def biases(self) -> list[TensorPlace]:
+        """Every bias vector (of linears, norms, the patch embedding)."""
+        return [place for place in self.tensors() if place.attribute == "bias"]
+
+    def head_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters outside the towers that are not an output embedding: a classifier on top."""
+        inside = {id(p) for tower in self.towers.values() for p in tower.module.parameters()}
+        output = self.model.get_output_embeddings() if hasattr(self.model, "get_output_embeddings") else None
+        inside |= {id(p) for p in output.parameters()} if isinstance(output, nn.Module) else set()
+        if hasattr(self.model, "get_input_embeddings") and len(self.towers) > 1:
+            shared = getattr(self.model, "shared", None)
+            inside |= {id(p) for p in shared.parameters()} if isinstance(shared, nn.Module) else set()
+        return (parameter for parameter in self.model.parameters() if id(parameter) not in inside)
+
+    def missing(self, requires: tuple[str, ...]) -> str | None:
+        """Why a method that needs these places cannot be attached, or None when all are there."""
+        for query in requires:
+            if query not in PLACES:
+                raise ValueError(f"unknown place {query!r}; places are {', '.join(PLACES)}")
+            present, reason = PLACES[query]
+            if not present(self):
+                return reason
+        return None
+
+    # changing --------------------------------------------------------------------------------------------------
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Backbone tensors that a method declared trainable."""
+        return dict(self.edits.trained)
+
+    def merge(self) -> Handle:
+        """Fold all edits into weights; raises `Unmergeable` when one of them cannot be."""
+        return self.edits.merge()
+
+    def detach(self) -> None:
+        """Undo everything: the model computes, bit for bit, what it did before."""
+        self.edits.undo()
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """A copy of all backbone tensors."""
+        return {place.name: place.parameter.detach().clone() for place in self.tensors()}
+
+    def restore(self, snapshot: dict[str, Tensor]) -> None:
+        """Put a snapshot's values back."""
+        with torch.no_grad():
+            for place in self.tensors():
+                place.parameter.copy_(snapshot[place.name])
+
+
+def _chosen(prefix: str, linears: dict[str, LinearPlace], names: tuple[str, ...]) -> dict[str, LinearPlace]:
+    return {f"{prefix}.{name}": place for name, place in linears.items() if name in names}
+
+
+def _all(check: Callable[[Tower], bool]) -> Callable[[Anatomy], bool]:
+    return lambda anatomy: all(check(tower) for tower in anatomy.towers.values())
+
+
+def _any(check: Callable[[Tower], bool]) -> Callable[[Anatomy], bool]:
+    return lambda anatomy: any(check(tower) for tower in anatomy.towers.values())
+
+
+PLACES: dict[str, tuple[Callable[[Anatomy], bool], str]] = {
+    "attention": (_all(lambda t: all(b.attentions for b in t.blocks)), "it has no attention projections"),
+    "feedforward": (_all(lambda t: bool(t.blocks)), "it has no feed-forward layers"),
+    "core": (
+        _all(lambda t: all(a.core is not None for b in t.blocks for a in b.attentions)),
+        "its attention core cannot be wrapped (no place for keys and values)",
+    ),
+    "tokens": (_all(lambda t: t.tokens.available), "its blocks take no extra tokens"),
+    "prompt": (_any(lambda t: t.takes_prompt), "it has no input embeddings to put a prompt before"),
+    "embedding": (_any(lambda t: t.embedding is not None), "it has no token embedding"),
+    "norms": (_all(lambda t: bool(t.norms)), "it has no norms"),
+    "biases": (lambda anatomy: bool(anatomy.biases()), "it has no biases"),
+    "grid": (_any(lambda t: t.grid is not None), "it has no grid of patches"),
+    "same-width": (
+        _all(lambda t: len({block.width for block in t.blocks}) == 1),
+        "its blocks differ in width",
+    ),
+}

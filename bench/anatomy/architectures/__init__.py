@@ -1,0 +1,54 @@
+"""One file per architecture: how its modules become the places of a tower.
+
+To add one, write `tower(builder, stack) -> Tower` in a new file and list the stack's class name in `ARCHITECTURES`
+(or call `register`, from a plug-in). The stack is the module that owns the blocks.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..builder import Builder
+    from ..tower import Tower
+
+    Describe = Callable[[Builder, Any], Tower]
+
+ARCHITECTURES: dict[str, str] = {
+    "VisionTransformer": "timm_vit",
+    "BertModel": "bert",
+    "RobertaModel": "bert",
+    "LlamaModel": "llama",
+    "MistralModel": "llama",
+    "Qwen2Model": "llama",
+    "GPT2Model": "gpt2",
+    "T5Stack": "t5",
+    "CLIPVisionModel": "clip",
+    "CLIPVisionTransformer": "clip",
+    "CLIPTextModel": "clip",
+    "CLIPTextTransformer": "clip",
+    "BloomModel": "bloom",
+}
+
+_registered: dict[str, Describe] = {}
+
+
+def register(class_name: str, describe: Describe) -> None:
+    """Make `describe(builder, stack)` build the tower of stacks whose class is called `class_name`."""
+    _registered[class_name] = describe
+
+
+def describer(class_name: str) -> Describe | None:
+    """The function that describes stacks of this class, or None."""
+    if class_name in _registered:
+        return _registered[class_name]
+    if class_name not in ARCHITECTURES:
+        return None
+    return importlib.import_module(f".{ARCHITECTURES[class_name]}", __name__).tower
+
+
+def known() -> list[str]:
+    """Class names of all stacks that can be described."""
+    return sorted({*ARCHITECTURES, *_registered})

@@ -1,0 +1,77 @@
+"""BERT and RoBERTa of transformers: post-norm blocks whose feed-forward is two modules."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from ..attention import transformers_core
+from ..builder import Builder
+from ..tokens import Tokens, Widening, same_output, widen_mask
+from ..tower import Block, Tower, first_of_tuple
+
+
+def widen(
+    causal: bool, args: tuple[Any, ...], kwargs: dict[str, Any], n: int, at: int
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Blocks called as block(hidden, attention_mask, ...)."""
+    if len(args) > 1:
+        return (args[0], widen_mask(args[1], n, at, causal), *args[2:]), kwargs
+    return args, {**kwargs, "attention_mask": widen_mask(kwargs.get("attention_mask"), n, at, causal)}
+
+
+def tower(builder: Builder, stack: Any) -> Tower:
+    """The encoder (or decoder, where the config says so) of a BERT."""
+    config = stack.config
+    width, modules = config.hidden_size, list(stack.encoder.layer)
+    return Tower(
+        edits=builder.edits,
+        name="text",
+        module=stack,
+        width=width,
+        blocks=[_block(builder, i, module, config) for i, module in enumerate(modules)],
+        tokens=Tokens(
+            builder.edits, modules, width, 0, Widening(partial(widen, bool(config.is_decoder)), same_output)
+        ),
+        output=None,
+        embedding=builder.embedding(stack.embeddings.word_embeddings),
+        other_ops=[builder.op(stack.embeddings.LayerNorm, width)],
+        takes_prompt=True,
+        is_causal=bool(config.is_decoder),
+    )
+
+
+def _block(builder: Builder, index: int, module: Any, config: Any) -> Block:
+    name, width = f"text.blocks.{index}", config.hidden_size
+    outer, inner = module.attention, module.attention.self
+    up, down = builder.linear(module.intermediate.dense), builder.linear(module.output.dense)
+    return Block(
+        edits=builder.edits,
+        name=name,
+        index=index,
+        module=module,
+        width=width,
+        attentions=[
+            builder.attention(
+                f"{name}.attention",
+                tuple(builder.linear(m) for m in (inner.query, inner.key, inner.value, outer.output.dense)),
+                transformers_core(inner),
+                sublayer=builder.sublayer(f"{name}.attention", width, inner, outer.output.dropout, None),
+                heads=config.num_attention_heads,
+                kv_heads=config.num_attention_heads,
+                head_dim=inner.attention_head_size,
+                is_causal=bool(config.is_decoder),
+            )
+        ],
+        feedforward=builder.feedforward(
+            f"{name}.feedforward",
+            up,
+            down,
+            builder.sublayer(f"{name}.feedforward", width, module.intermediate, module.output.dropout, None),
+        ),
+        norms=[
+            builder.op(outer.output.LayerNorm, width, followers=(up,)),
+            builder.op(module.output.LayerNorm, width),
+        ],
+        skipped=partial(first_of_tuple, 1),
+    )

@@ -1,0 +1,197 @@
+"""Attention: projections as linear places, and the core between them as something that can be wrapped.
+
+A core op is `op(next, q, k, v, context)` with q (B, heads, L, D) and k, v (B, kv_heads, S, D) after any rotary
+embedding; it returns what `next` does, (B, heads, L, D).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .chain import Handle, replace_forward
+from .edits import Edits
+from .linear import LinearPlace
+from .sublayer import Sublayer
+
+
+@dataclass(frozen=True)
+class Context:
+    """How an attention is masked and scaled.
+
+    mask: True = may attend, or additive float, broadcastable to (B, heads, L, S), or None. bias: additive position
+    bias (T5) or None. causal: mask out the future; only read where mask is None. scale: of q k^T, None for 1/sqrt(D).
+    """
+
+    mask: Tensor | None = None
+    bias: Tensor | None = None
+    causal: bool = False
+    scale: float | None = None
+    dropout: float = 0.0
+
+    def widen(self, n: int, length: int, keys: int, device: torch.device) -> Context:
+        """The context after `n` key columns that everyone sees were put at the left of (length, keys)."""
+        mask, bias = self.mask, self.bias
+        if mask is None and self.causal:
+            mask = torch.ones(length, keys, dtype=torch.bool, device=device).tril(keys - length)
+        if mask is not None:
+            visible = True if mask.dtype == torch.bool else 0.0
+            mask = torch.cat([mask.new_full((*mask.shape[:-1], n), visible), mask], dim=-1)
+        if bias is not None:
+            bias = torch.cat([bias.new_zeros((*bias.shape[:-1], n)), bias], dim=-1)
+        return replace(self, mask=mask, bias=bias, causal=False)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
+    """Scaled dot-product attention; grouped key/value heads are repeated."""
+    if k.shape[1] != q.shape[1]:
+        repeats = q.shape[1] // k.shape[1]
+        k, v = k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
+    mask, causal = context.mask, context.causal and context.mask is None and q.shape[2] > 1
+    if context.bias is not None:
+        if mask is None and causal:
+            mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril(k.shape[2] - q.shape[2])
+        bias = context.bias.to(q.dtype)
+        if mask is None:
+            mask = bias
+        elif mask.dtype == torch.bool:
+            mask = torch.where(mask, bias, torch.finfo(q.dtype).min)
+        else:
+            mask = mask + bias
+        causal = False
+    if mask is not None and mask.dtype != torch.bool:
+        mask = mask.to(q.dtype)
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, dropout_p=context.dropout, is_causal=causal, scale=context.scale
+    )
+
+
+class Core:
+    """The attention core of one module, with its ops innermost first."""
+
+    def __init__(self, install: Callable[[Core], Handle]) -> None:
+        self.install = install
+        self.installed: Handle | None = None
+        self.ops: list[Callable[..., Tensor]] = []
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
+        call: Callable[..., Tensor] = attend
+        for op in self.ops:
+            call = partial(op, call)
+        return call(q, k, v, context)
+
+    def add(self, op: Callable[..., Tensor]) -> None:
+        """Put `op` outside the present ones; the first one takes over the library's own core."""
+        self.ops.append(op)
+        if self.installed is None:
+            self.installed = self.install(self)
+
+    def drop(self, op: Callable[..., Tensor]) -> None:
+        """Take `op` out; the library's core comes back when nothing is left."""
+        self.ops = [other for other in self.ops if other is not op]
+        if not self.ops and self.installed is not None:
+            self.installed.remove()
+            self.installed = None
+
+
+class CorePlace:
+    """Where a method wraps an attention core."""
+
+    def __init__(self, edits: Edits, core: Core) -> None:
+        self.edits, self.core = edits, core
+
+    def around(self, op: Callable[..., Tensor]) -> Handle:
+        """Wrap the core in `op(next, q, k, v, context)`."""
+        self.core.add(op)
+        return self.edits.add(Handle(partial(self.core.drop, op)), unmergeable="an op around the attention core")
+
+
+@dataclass
+class Attention:
+    """One attention of a block. `core` is None where the module's class is unknown: a place absent, never a guess."""
+
+    name: str
+    q: LinearPlace
+    k: LinearPlace
+    v: LinearPlace
+    o: LinearPlace
+    sublayer: Sublayer
+    core: CorePlace | None
+    heads: int
+    kv_heads: int
+    head_dim: int
+    is_cross: bool = False
+    is_causal: bool = False
+
+    @property
+    def linears(self) -> dict[str, LinearPlace]:
+        """The projections by their short names."""
+        return {"q": self.q, "k": self.k, "v": self.v, "o": self.o}
+
+
+# how a core is taken over, by library ------------------------------------------------------------------------------
+
+
+class ForwardWithCore:
+    """Replaces a module's innermost forward by one that calls our core; `forward(core, module, *args)`."""
+
+    def __init__(self, forward: Callable[..., Any]) -> None:
+        self.forward = forward
+
+    def core(self, module: nn.Module) -> Core:
+        return Core(partial(self._install, module))
+
+    def _install(self, module: nn.Module, core: Core) -> Handle:
+        return replace_forward(module, partial(self.forward, core))
+
+
+IMPLEMENTATION = "peft_atlas"  # our name in the attention registry of transformers
+
+
+def transformers_core(module: nn.Module) -> Core:
+    """The core of an attention module of transformers, through its public attention interface."""
+    return Core(partial(_install_in_transformers, module))
+
+
+def _install_in_transformers(module: Any, core: Core) -> Handle:
+    from transformers import AttentionInterface
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
+
+    AttentionInterface.register(IMPLEMENTATION, _transformers_attention)
+    ALL_MASK_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, sdpa_mask)
+    config = module.config
+    users = config.__dict__.setdefault("_atlas_users", [config._attn_implementation])
+    users.append(module)
+    config._attn_implementation = IMPLEMENTATION
+    module.__dict__["_atlas_core"] = core
+
+    def undo() -> None:
+        module.__dict__.pop("_atlas_core", None)
+        users[:] = [user for user in users if user is not module]
+        if len(users) == 1:
+            config._attn_implementation = users[0]
+            config.__dict__.pop("_atlas_users", None)
+
+    return Handle(undo)
+
+
+def _transformers_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+) -> tuple[Tensor, None]:
+    core: Core | None = module.__dict__.get("_atlas_core")
+    causal = options.get("is_causal")
+    context = Context(
+        mask=attention_mask,
+        bias=options.get("position_bias"),
+        causal=bool(getattr(module, "is_causal", True) if causal is None else causal),
+        scale=options.get("scaling"),
+        dropout=options.get("dropout") or 0.0,
+    )
+    output = (attend if core is None else core)(query, key, value, context)
+    return output.transpose(1, 2).contiguous(), None

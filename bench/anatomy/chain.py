@@ -1,0 +1,121 @@
+"""Ops around a module: the one mechanism by which methods change a forward pass.
+
+A `Chain` sits in the instance's `forward` and calls its ops from the outside in. An op is an object
+`op(next, *args, **kwargs)`; it may call `next` never, once or several times, with other arguments. Ops are objects and
+not closures: they deep-copy with their parameters, pickle, and may skip or repeat what they wrap, none of which hooks
+or wrapper modules do. The module's parameter names never change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+Op = Callable[..., Any]
+
+
+class Handle:
+    """Undoes one change. `remove` may be called in any order, and more than once."""
+
+    def __init__(self, undo: Callable[[], None]) -> None:
+        self._undo: Callable[[], None] | None = undo
+
+    def remove(self) -> None:
+        """Undo the change; a second call does nothing."""
+        undo, self._undo = self._undo, None
+        if undo is not None:
+            undo()
+
+
+class Chain:
+    """The ops around one module, innermost first."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.ops: list[Op] = []
+        self.innermost: Op | None = None  # replaces the class's forward: called as innermost(module, *args, **kwargs)
+        self.previous = module.__dict__.get("forward")  # somebody else's instance forward
+        self._link()
+
+    def _link(self) -> None:
+        call: Callable[..., Any]
+        if self.innermost is not None:
+            call = partial(self.innermost, self.module)
+        elif self.previous is not None:
+            call = self.previous
+        else:
+            call = partial(type(self.module).forward, self.module)
+        for op in self.ops:
+            call = partial(op, call)
+        self.call = call
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.call(*args, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "call"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._link()
+
+    def add(self, op: Op) -> None:
+        """Put `op` outside the present ones."""
+        self.ops.append(op)
+        self._link()
+
+    def drop(self, op: Op) -> None:
+        """Take `op` out; the module gets its own forward back when nothing is left."""
+        self.ops = [other for other in self.ops if other is not op]
+        self._tidy()
+
+    def replace(self, innermost: Op | None) -> None:
+        """Replace (or give back, with None) the innermost forward."""
+        self.innermost = innermost
+        self._tidy()
+
+    def _tidy(self) -> None:
+        if self.ops or self.innermost is not None:
+            self._link()
+        elif self.module.__dict__.get("forward") is self:
+            if self.previous is None:
+                del self.module.__dict__["forward"]
+            else:
+                self.module.__dict__["forward"] = self.previous
+
+
+def chain_of(module: nn.Module) -> Chain:
+    """The module's chain, made on first use."""
+    chain = module.__dict__.get("forward")
+    if not isinstance(chain, Chain):
+        chain = Chain(module)
+        module.__dict__["forward"] = chain
+    return chain
+
+
+def around(module: nn.Module, op: Op) -> Handle:
+    """Wrap `module` in `op(next, *args, **kwargs)`, outside the ops already there."""
+    chain_of(module).add(op)
+    return Handle(partial(_drop, module, op))
+
+
+def replace_forward(module: nn.Module, forward: Op) -> Handle:
+    """Use `forward(module, *args, **kwargs)` in place of the class's own, inside all ops."""
+    chain_of(module).replace(forward)
+    return Handle(partial(_give_back, module))
+
+
+def _drop(module: nn.Module, op: Op) -> None:
+    # looked up anew, because the module may have been deep-copied or restored since
+    chain = module.__dict__.get("forward")
+    if isinstance(chain, Chain):
+        chain.drop(op)
+
+
+def _give_back(module: nn.Module) -> None:
+    chain = module.__dict__.get("forward")
+    if isinstance(chain, Chain):
+        chain.replace(None)

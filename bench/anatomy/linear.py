@@ -1,0 +1,277 @@
+"""Places that are weight matrices, whole or as slices of a fused matrix.
+
+All edits of one matrix live in one op, its `MatrixSite`, because stacked wrappers would lose the order between the
+slices. A site computes, for edits in the order of registration, F0(x) = W'x + b (W' after all reparameterisations) and
+
+    delta(f):      F(x) -> F(x) + f(x)            affine(s, t):  F(x) -> s * F(x) + t
+    scale_in(v):   F(x) -> F(v * x)               each on its own rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .chain import Chain, Handle, around
+from .edits import Edits, Unmergeable
+from .tensors import Rows, RowsOf, TensorPlace, rows_index
+
+
+@dataclass(eq=False)
+class Edit:
+    """One verb on some rows of a matrix."""
+
+    verb: str  # delta, affine, scale_in, reparam
+    rows: Rows
+    function: Any = None  # delta, reparam
+    scale: Tensor | None = None  # affine, scale_in
+    shift: Tensor | None = None  # affine
+
+
+class MatrixSite:
+    """The op around one linear module. `transposed` where the module stores (in, out), as GPT-2's Conv1D does."""
+
+    def __init__(self, module: nn.Module, transposed: bool) -> None:
+        self.module, self.transposed = module, transposed
+        self.edits: list[Edit] = []
+        self.merged = False
+        self._sort()
+
+    def _sort(self) -> None:
+        self.reparams = [edit for edit in self.edits if edit.verb == "reparam"]
+        self.others = [edit for edit in self.edits if edit.verb != "reparam"]
+        self.scales_input = any(edit.verb == "scale_in" for edit in self.others)
+
+    def add(self, edit: Edit) -> None:
+        """Register an edit, outside those already there."""
+        self.edits.append(edit)
+        self._sort()
+
+    def drop(self, edit: Edit) -> None:
+        """Take an edit out."""
+        self.edits = [other for other in self.edits if other is not edit]
+        self._sort()
+        if not self.edits:
+            chain = self.module.__dict__.get("forward")
+            if isinstance(chain, Chain):
+                chain.drop(self)
+            self.module.__dict__.pop("_atlas_site", None)
+
+    # forward ---------------------------------------------------------------------------------------------------
+
+    def __call__(self, next: Callable[..., Tensor], x: Tensor) -> Tensor:
+        if self.merged:
+            return next(x)
+        inputs, base_input, columns = self._inputs(x) if self.scales_input else (None, x, [])
+        y = self._base(next, base_input, columns)
+        for i, edit in enumerate(self.others):
+            if edit.verb == "delta":
+                y = _add(y, edit.rows, edit.function(x if inputs is None else inputs[i]))
+            elif edit.verb == "affine":
+                y = _affine(y, edit)
+        return y
+
+    def _base(self, next: Callable[..., Tensor], x: Tensor, columns: list[Edit]) -> Tensor:
+        if not self.reparams and not columns:
+            return next(x)
+        weight = self.weight()
+        for edit in self.reparams:
+            weight = RowsOf(edit.rows, edit.function)(weight)
+        for edit in columns:
+            weight = RowsOf(edit.rows, partial(torch.mul, edit.scale))(weight)
+        self.module.__dict__["weight"] = weight.t() if self.transposed else weight
+        try:
+            return next(x)
+        finally:
+            del self.module.__dict__["weight"]
+
+    def _inputs(self, x: Tensor) -> tuple[list[Tensor], Tensor, list[Edit]]:
+        """What each edit sees as its input, what the matrix sees, and slice scales that must go into its columns."""
+        inputs: list[Tensor] = [x] * len(self.others)
+        whole = x
+        columns: list[Edit] = []
+        for i in range(len(self.others) - 1, -1, -1):
+            edit = self.others[i]
+            if edit.verb == "scale_in" and edit.rows is None:
+                whole = whole * edit.scale.to(x.dtype)  # type: ignore[union-attr]
+            elif edit.verb == "scale_in":
+                columns.append(edit)
+            else:
+                inputs[i] = whole
+                for later in columns:
+                    if later.rows is edit.rows or edit.rows == later.rows:
+                        inputs[i] = inputs[i] * later.scale.to(x.dtype)  # type: ignore[union-attr]
+        return inputs, whole, columns
+
+    # weights ---------------------------------------------------------------------------------------------------
+
+    def weight(self) -> Tensor:
+        """The frozen matrix as (out, in), restored where it is stored quantised."""
+        weight: Any = self.module._parameters["weight"]
+        if hasattr(weight, "dequantize_weight"):
+            weight = weight.dequantize_weight()
+        return weight.t() if self.transposed else weight
+
+    @torch.no_grad()
+    def merge(self) -> Handle:
+        """Fold all edits into weight and bias. A copy is kept; a bias is created where a shift needs one."""
+        module = self.module
+        weight, bias = self.weight().clone(), module._parameters.get("bias")
+        kept = (module._parameters["weight"].detach().clone(), bias)  # type: ignore[union-attr]
+        new_bias = torch.zeros(weight.shape[0], dtype=weight.dtype, device=weight.device) if bias is None else bias.clone()
+        for edit in self.reparams + self.others:
+            rows = torch.arange(weight.shape[0]) if edit.rows is None else rows_index(edit.rows, weight)
+            weight[rows], new_bias[rows] = _merge_rows(edit, weight[rows], new_bias[rows])
+        module._parameters["weight"].data.copy_(weight.t() if self.transposed else weight)  # type: ignore[union-attr]
+        if bias is not None or bool(new_bias.any()):
+            module._parameters["bias"] = nn.Parameter(new_bias, requires_grad=False)
+        self.merged = True
+
+        def undo() -> None:
+            module._parameters["weight"].data.copy_(kept[0])  # type: ignore[union-attr]
+            module._parameters["bias"] = kept[1]
+            self.merged = False
+
+        return Handle(undo)
+
+
+def _add(y: Tensor, rows: Rows, dy: Tensor) -> Tensor:
+    if rows is None:
+        return y + dy.to(y.dtype)
+    if isinstance(rows, slice):
+        y[..., rows] += dy.to(y.dtype)  # the matrix product is fresh, and nothing has saved it for backward
+        return y
+    return y.index_add(-1, rows.to(y.device), dy.to(y.dtype))
+
+
+def _affine(y: Tensor, edit: Edit) -> Tensor:
+    part = y if edit.rows is None else y[..., edit.rows]
+    new = part if edit.scale is None else part * edit.scale.to(y.dtype)
+    new = new if edit.shift is None else new + edit.shift.to(y.dtype)
+    if edit.rows is None:
+        return new
+    return y.index_copy(-1, rows_index_last(edit.rows, y), new)
+
+
+def rows_index_last(rows: slice | Tensor, y: Tensor) -> Tensor:
+    """`rows` as an index into the last dimension of `y`."""
+    if isinstance(rows, Tensor):
+        return rows.to(y.device)
+    return torch.arange(*rows.indices(y.shape[-1]), device=y.device)
+
+
+def _merge_rows(edit: Edit, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    if edit.verb == "reparam":
+        return edit.function(weight), bias
+    if edit.verb == "scale_in":
+        return weight * edit.scale, bias
+    if edit.verb == "affine":
+        scale = 1.0 if edit.scale is None else edit.scale
+        weight = weight if edit.scale is None else edit.scale[:, None] * weight
+        return weight, bias * scale + (0.0 if edit.shift is None else edit.shift)
+    if not hasattr(edit.function, "weight_delta"):
+        raise Unmergeable(f"{type(edit.function).__name__} is not a linear map")
+    return weight + edit.function.weight_delta().to(weight.dtype), bias
+
+
+class LinearPlace(TensorPlace):
+    """A linear map (B, ..., d_in) -> (B, ..., d_out): a module's matrix, or some of its output rows."""
+
+    def __init__(
+        self, edits: Edits, module: nn.Module, name: str, rows: Rows = None, transposed: bool = False
+    ) -> None:
+        super().__init__(edits, module, "weight", name, rows)
+        self.transposed = transposed
+        weight: Any = module._parameters["weight"]
+        out_features, in_features = reversed(weight.shape) if transposed else weight.shape
+        self.d_in = int(getattr(module, "in_features", in_features))
+        if isinstance(rows, Tensor):
+            self.d_out = len(rows)
+        else:
+            total = int(getattr(module, "out_features", out_features))
+            self.d_out = total if rows is None else len(range(*rows.indices(total)))
+
+    # reading ---------------------------------------------------------------------------------------------------
+
+    def weight(self) -> Tensor:
+        """(d_out, d_in), a view where the storage allows; restored where the base is quantised."""
+        weight = MatrixSite(self.module, self.transposed).weight()
+        return weight if self.rows is None else weight[self.rows]
+
+    value = weight
+
+    def bias(self) -> TensorPlace | None:
+        """The bias of these rows, as a place of its own."""
+        if self.module._parameters.get("bias") is None:
+            return None
+        name = self.name.removesuffix(".weight") + ".bias"
+        return TensorPlace(self.edits, self.module, "bias", name, self.rows)
+
+    def linear(self, x: Tensor) -> Tensor:
+        """This map, as it was pretrained, on other input."""
+        bias = self.bias()
+        return F.linear(x, self.weight(), None if bias is None else bias.value())
+
+    # verbs -----------------------------------------------------------------------------------------------------
+
+    def delta(self, f: Callable[[Tensor], Tensor]) -> Handle:
+        """Add `f(x)`, (..., d_in) -> (..., d_out). With `f.weight_delta()` of (d_out, d_in) it can be merged."""
+        return self._edit(Edit("delta", self.rows, function=_cast(f)))
+
+    def affine(self, scale: Tensor | None = None, shift: Tensor | None = None) -> Handle:
+        """Scale and shift the output, both (d_out,)."""
+        return self._edit(Edit("affine", self.rows, scale=scale, shift=shift))
+
+    def scale_in(self, scale: Tensor) -> Handle:
+        """Scale the input, (d_in,)."""
+        return self._edit(Edit("scale_in", self.rows, scale=scale))
+
+    def reparam(self, function: Callable[[Tensor], Tensor]) -> Handle:
+        """Use `function(W)` in place of W, both (d_out, d_in)."""
+        return self._edit(Edit("reparam", self.rows, function=function))
+
+    def merge(self) -> Handle:
+        """Fold all edits of the whole matrix into its weights."""
+        return self._site().merge()
+
+    def _site(self) -> MatrixSite:
+        site = self.module.__dict__.get("_atlas_site")
+        if site is None:
+            site = MatrixSite(self.module, self.transposed)
+            self.module.__dict__["_atlas_site"] = site
+            around(self.module, site)
+        return site
+
+    def _edit(self, edit: Edit) -> Handle:
+        site = self._site()
+        site.add(edit)
+        self.edits.can_merge(site)
+        return self.edits.add(Handle(partial(site.drop, edit)))
+
+
+class Cast:
+    """Runs a delta in the dtype of its own parameters: a half-precision backbone may carry an fp32 adapter."""
+
+    def __init__(self, f: nn.Module, dtype: torch.dtype) -> None:
+        self.f, self.dtype = f, dtype
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.f(x if x.dtype == self.dtype or torch.is_autocast_enabled(x.device.type) else x.to(self.dtype))
+
+    def weight_delta(self) -> Tensor:
+        if not hasattr(self.f, "weight_delta"):
+            raise Unmergeable(f"{type(self.f).__name__} is not a linear map")
+        return self.f.weight_delta()
+
+
+def _cast(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    if not isinstance(f, nn.Module):
+        return f
+    parameter = next(f.parameters(), None)
+    return f if parameter is None else Cast(f, parameter.dtype)

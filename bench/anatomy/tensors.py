@@ -1,0 +1,137 @@
+"""Places that are single tensors: any parameter of the backbone can be read, trained or reparameterised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .chain import Handle, around
+from .edits import Edits
+
+Rows = slice | Tensor | None  # rows of dimension 0; an index tensor where they are interleaved
+
+
+class Shadow:
+    """Op around the module that owns a parameter: during the call, attribute `name` is a function of it.
+
+    The value shadows the parameter in the instance's `__dict__`, so parameter names, types and pickles stay as they
+    are; `torch.func.functional_call` at the root would not survive checkpointing.
+    """
+
+    def __init__(self, module: nn.Module, name: str) -> None:
+        self.module, self.name = module, name
+        self.functions: list[Callable[[Tensor], Tensor]] = []
+
+    def __call__(self, next: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        value: Tensor = self.module._parameters[self.name]  # type: ignore[assignment]
+        for function in self.functions:
+            value = function(value)
+        self.module.__dict__[self.name] = value
+        try:
+            return next(*args, **kwargs)
+        finally:
+            self.module.__dict__.pop(self.name, None)
+
+
+class RowsOf:
+    """`function` applied to some rows of a tensor, the others left as they are."""
+
+    def __init__(self, rows: Rows, function: Callable[[Tensor], Tensor]) -> None:
+        self.rows, self.function = rows, function
+
+    def __call__(self, value: Tensor) -> Tensor:
+        if self.rows is None:
+            return self.function(value)
+        index = rows_index(self.rows, value)
+        return value.index_copy(0, index, self.function(value[self.rows]).to(value.dtype))
+
+
+def rows_index(rows: slice | Tensor, value: Tensor) -> Tensor:
+    """`rows` as an index tensor on the device of `value`."""
+    if isinstance(rows, Tensor):
+        return rows.to(value.device)
+    return torch.arange(*rows.indices(value.shape[0]), device=value.device)
+
+
+class TensorPlace:
+    """One parameter, or some rows of it. `name` is its name in the backbone (with the rows' place where sliced)."""
+
+    def __init__(self, edits: Edits, module: nn.Module, attribute: str, name: str, rows: Rows = None) -> None:
+        self.edits, self.module, self.attribute, self.name, self.rows = edits, module, attribute, name, rows
+
+    @property
+    def parameter(self) -> nn.Parameter:
+        """The whole parameter that holds this place."""
+        return self.module._parameters[self.attribute]  # type: ignore[return-value]
+
+    def value(self) -> Tensor:
+        """The tensor itself (of the rows, where sliced)."""
+        return self.parameter if self.rows is None else self.parameter[self.rows]
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of `value()`."""
+        return self.value().shape
+
+    def train(self) -> Handle:
+        """Let the optimiser change this parameter in place; `detach` gives its old value back, bit for bit,
+        where the record keeps originals."""
+        if self.rows is not None:
+            raise ValueError(f"{self.name} is a slice: use train_rows, and keep the parameter it returns")
+        parameter, edits, name = self.parameter, self.edits, self.name
+        if edits.keeps_originals:
+            edits.originals.setdefault(name, parameter.detach().clone())
+        edits.trained[name] = parameter
+        parameter.requires_grad_(True)
+
+        def undo() -> None:
+            edits.trained.pop(name, None)
+            parameter.requires_grad_(False)
+            original = edits.originals.pop(name, None)
+            if original is not None:
+                with torch.no_grad():
+                    parameter.copy_(original)
+
+        return edits.add(Handle(undo))
+
+    def train_rows(self) -> nn.Parameter:
+        """A new parameter that stands in for these rows; the method must own it. Backbone memory stays frozen."""
+        rows = nn.Parameter(self.value().detach().clone())
+        self.reparam(lambda _: rows)
+        return rows
+
+    def reparam(self, function: Callable[[Tensor], Tensor]) -> Handle:
+        """Use `function(value)` in place of the value, whenever the owning module runs."""
+        shadow = shadow_of(self.module, self.attribute)
+        entry = RowsOf(self.rows, function)
+        shadow.functions.append(entry)
+        return self.edits.add(Handle(partial(_unshadow, shadow, entry)), unmergeable=f"reparam of {self.name}")
+
+
+def shadow_of(module: nn.Module, attribute: str) -> Shadow:
+    """The module's shadow op for `attribute`, put in place on first use."""
+    shadows = module.__dict__.setdefault("_atlas_shadows", {})
+    if attribute not in shadows:
+        shadow = Shadow(module, attribute)
+        shadows[attribute] = shadow
+        around(module, shadow)
+    return shadows[attribute]
+
+
+def _unshadow(shadow: Shadow, entry: RowsOf) -> None:
+    if entry in shadow.functions:
+        shadow.functions.remove(entry)
+    if not shadow.functions:
+        from .chain import Chain
+
+        chain = shadow.module.__dict__.get("forward")
+        if isinstance(chain, Chain):
+            chain.drop(shadow)
+        shadows = shadow.module.__dict__.get("_atlas_shadows", {})
+        shadows.pop(shadow.name, None)
+        if not shadows:
+            shadow.module.__dict__.pop("_atlas_shadows", None)

@@ -1,0 +1,1 @@
+"""Pretrained models behind one entrance, one card per set of weights."""

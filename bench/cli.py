@@ -1,0 +1,253 @@
+"""The command `bench`. Each verb imports what it needs when it is called, so that `--help` and `ls` stay fast."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from .asset_commands import app as asset_app
+from .errors import AtlasError, UsageError
+
+app = typer.Typer(
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"max_content_width": 100},
+    help="PEFT Atlas: methods x tasks x backbones x seeds of parameter-efficient fine-tuning in one harness.",
+)
+app.add_typer(asset_app, name="assets")
+
+Methods = Annotated[
+    str, typer.Option(metavar="NAMES", help='Comma-separated: lora,vpt, "lora(r=16, targets=q+v)", a group, or all.')
+]
+Tasks = Annotated[str, typer.Option(metavar="NAMES", help="Comma-separated tasks or suites: mnist,imdb or vtab,nlp.")]
+Protocol = Annotated[str, typer.Option(metavar="NAME", help="What is equal for all methods; see bench ls protocols.")]
+Seeds = Annotated[str | None, typer.Option(metavar="0,1,2", help="Seeds; the protocol's own when not given.")]
+Results = Annotated[Path, typer.Option(metavar="DIR", help="Where records are read and written.")]
+Existing = Annotated[
+    Literal["missing", "failed", "all", "never"],
+    typer.Option(help="Run cells that have no record (missing), or failed too (failed), all of them, or never any."),
+]
+Plugins = Annotated[
+    list[Path] | None, typer.Option("--plugin", metavar="DIR", help="A folder with recipes or cards; repeatable.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Jobs = Annotated[int | None, typer.Option(min=1, help="Cells at once; as many as there are cores when not given.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code. 0: all ok, 1: a cell or a check failed, 2: usage, 130: Ctrl-C."""
+    try:
+        code = app(args=None if arguments is None else list(arguments), prog_name="bench", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except AtlasError as error:
+        return _complain(str(error), error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        return _complain("interrupted", 130)
+    except BrokenPipeError:  # `bench ls methods | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        # the parser's own errors are no public class, but all can format themselves
+        if not hasattr(error, "format_message"):
+            raise
+        return _complain(error.format_message().replace("Value error, ", ""), 2)
+
+
+def _complain(message: str, code: int) -> int:
+    """Print one line; a page of help (no verb was given) as it is."""
+    print(message if message.startswith("Usage:") else f"bench: {message}", file=sys.stderr)
+    return code
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from .. import __version__
+
+        print(f"peft-atlas {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def ls(
+    noun: Annotated[Literal["methods", "tasks", "backbones", "protocols", "kernels"], typer.Argument(metavar="NOUN")],
+    as_json: AsJson = False,
+    plugin: Plugins = None,
+) -> None:
+    """List methods, tasks, backbones, protocols or kernels."""
+    from .listing import listing
+
+    _use(plugin)
+    print(listing(noun, as_json))
+
+
+@app.command()
+def plan(
+    methods: Methods,
+    tasks: Tasks,
+    protocol: Protocol = "embedded",
+    seeds: Seeds = None,
+    results: Results = Path("results"),
+    existing: Existing = "failed",
+    as_json: AsJson = False,
+    plugin: Plugins = None,
+) -> None:
+    """Show which cells would run and which cannot. Writes nothing.
+
+    Cells with a record are listed as cached, impossible ones with the place that is missing.
+    """
+    from . import api, display
+
+    _use(plugin)
+    planned = api.plan([methods], [tasks], protocol=protocol, seeds=_seeds(seeds), results=results, existing=existing)
+    print(_json(planned.as_dict()) if as_json else display.plan_text(planned))
+
+
+@app.command()
+def run(
+    methods: Methods,
+    tasks: Tasks,
+    protocol: Protocol = "embedded",
+    seeds: Seeds = None,
+    results: Results = Path("results"),
+    existing: Existing = "failed",
+    jobs: Jobs = None,
+    timeout: Annotated[float | None, typer.Option(min=1, help="Longest time of a cell in seconds.")] = None,
+    max_memory: Annotated[str | None, typer.Option(metavar="3GB", help="Memory that one cell may take.")] = None,
+    as_json: AsJson = False,
+    plugin: Plugins = None,
+) -> int:
+    """Run methods on tasks; the same command resumes what was interrupted."""
+    from . import api
+
+    _use(plugin)
+    outcome = api.run(
+        [methods],
+        [tasks],
+        protocol=protocol,
+        seeds=_seeds(seeds),
+        results=results,
+        existing=existing,
+        jobs=jobs,
+        display="none" if as_json else "rich" if sys.stdout.isatty() else "plain",
+        max_memory=max_memory,
+        timeout=timeout,
+    )
+    if as_json:
+        print(_json([record.model_dump(mode="json") for record in outcome.records]))
+    return outcome.exit_code
+
+
+@app.command()
+def explain(
+    method: Annotated[str, typer.Argument(metavar="METHOD", help='Such as lora or "lora(r=16)".')],
+    task: Annotated[str, typer.Argument(metavar="TASK")],
+    protocol: Protocol = "embedded",
+    as_json: AsJson = False,
+    plugin: Plugins = None,
+) -> None:
+    """Show every value of a cell and where it came from."""
+    from . import explain as explaining
+
+    _use(plugin)
+    explanation = explaining.explain(method, task, protocol)
+    print(_json(explanation.as_dict()) if as_json else explaining.as_text(explanation))
+
+
+@app.command()
+def params(
+    method: Annotated[str, typer.Argument(metavar="METHOD", help='Such as lora or "lora(r=16)".')],
+    backbone: Annotated[str, typer.Option(metavar="NAME", help="A backbone, or an architecture by its usual name.")],
+    classes: Annotated[int | None, typer.Option(min=1, help="Count a linear head with this many outputs too.")] = None,
+    as_json: AsJson = False,
+    plugin: Plugins = None,
+) -> None:
+    """Count trainable parameters exactly; loads no weights."""
+    from .params import count
+
+    _use(plugin)
+    counts = count(method, backbone, classes)
+    if as_json:
+        print(_json(counts))
+        return
+    share = counts["trainable"] / counts["total"]
+    print(f"{counts['trainable']:,} trainable ({share:.3%}), of these {counts['head']:,} in the head")
+    print(f"{counts['total']:,} in total")
+
+
+@app.command()
+def tune(
+    methods: Methods,
+    families: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Comma-separated: vision,text,lm; all when not given.")
+    ] = None,
+    protocol: Protocol = "embedded",
+    results: Results = Path("results"),
+    jobs: Jobs = None,
+    write: Annotated[bool, typer.Option("--write", help="Write the winners into the recipes.")] = False,
+    as_json: AsJson = False,
+    plugin: Plugins = None,
+) -> int:
+    """Choose learning rates, with one budget for every method.
+
+    Each trial is a record. Nothing but the training split is used.
+    """
+    from . import tune as tuning
+
+    _use(plugin)
+    return tuning.tune_command(
+        methods, families=families, protocol=protocol, results=results, jobs=jobs, write=write, as_json=as_json
+    )
+
+
+@app.command()
+def doctor(as_json: AsJson = False, plugin: Plugins = None) -> int:
+    """Say what this machine offers and whether a run can start.
+
+    Opens no network connection.
+    """
+    from . import doctor as examination
+
+    _use(plugin)
+    report = examination.examine()
+    print(_json(report.as_dict()) if as_json else examination.as_text(report))
+    return 1 if report.problems else 0
+
+
+def _use(plugins: list[Path] | None) -> None:
+    if plugins:
+        from .registry import use_plugins
+
+        use_plugins(plugins)
+
+
+def _seeds(text: str | None) -> list[int] | None:
+    """Seeds as typed: "0,1,2"."""
+    if text is None:
+        return None
+    words = [word.strip() for word in text.split(",")]
+    wrong = [word for word in words if not word.isdecimal()]
+    if wrong:
+        raise UsageError(f"seeds are whole numbers such as 0,1,2, not {wrong[0]!r}")
+    return [int(word) for word in words]
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)

@@ -1,0 +1,1 @@
+"""One function per asset: extracted files in, files that the suite reads out."""

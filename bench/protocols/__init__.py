@@ -1,0 +1,1 @@
+"""What is equal for all methods of a comparison, one versioned YAML each."""

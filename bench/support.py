@@ -1,0 +1,34 @@
+"""Whether a cell can be, known before anything runs: the places a method needs against those a backbone has."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from .backbones.contract import Backbone
+from .registry import registry
+
+if TYPE_CHECKING:
+    from ..methods.contract import Method
+    from ..tasks.contract import Card as TaskCard
+    from .anatomy import Anatomy
+    from .backbones.contract import Card as BackboneCard
+
+HEADLESS = {"lm"}  # families whose tasks score the backbone's own output
+
+
+@lru_cache(maxsize=32)
+def _meta_anatomy(backbone_id: str) -> Anatomy:
+    kind: type[Backbone] = registry("backbones").load(backbone_id)
+    return kind(registry("backbones").card(backbone_id), {}, meta=True).anatomy
+
+
+def unsupported_reason(
+    method: type[Method], config: Any, backbone: BackboneCard, task: TaskCard | None = None
+) -> str | None:
+    """Why `method` cannot run with `backbone` (on `task`), naming what is missing; None where it can."""
+    required = method.requires(config)
+    if "head" in required and task is not None and task.family in HEADLESS:
+        return f"{task.id} has no task head to train"
+    reason = _meta_anatomy(backbone.id).missing(tuple(place for place in required if place != "head"))
+    return None if reason is None else f"{backbone.id}: {reason}"

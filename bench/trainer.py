@@ -1,0 +1,170 @@
+"""The one training loop. It knows the hooks of `Method` and no method by name.
+
+Evaluation never happens inside a training time, and the test split cannot be reached from here: a `Fit` holds the
+training items only.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..tasks.contract import Predictions, Split, Task
+from .backbones.contract import Backbone
+
+if TYPE_CHECKING:
+    from ..methods.contract import Method
+    from .protocol import FamilySettings, OptimizerSettings
+
+Report = Callable[[dict[str, Any]], None]
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss became NaN or infinite; the cell ends here, with status `nan`."""
+
+
+class Fit:
+    """One training run: what a method may see and use while it trains.
+
+    `prepared` holds the training items, see `Backbone.prepare`. `curve` has one entry a step: step, loss, learning rate
+    of the first group. `step_seconds` times each step from batch to optimiser, nothing else.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        method: Method,
+        head: nn.Module | None,
+        task: Task,
+        prepared: dict[str, Tensor],
+        settings: FamilySettings,
+        optimizer: OptimizerSettings,
+        seed: int,
+        steps: int | None = None,
+        report: Report = lambda message: None,
+    ) -> None:
+        self.backbone, self.method, self.head, self.task = backbone, method, head, task
+        self.prepared, self.settings, self.optimizer_settings = prepared, settings, optimizer
+        self.seed, self.report = seed, report
+        self.steps = settings.steps if steps is None else steps
+        self.curve: list[dict[str, float]] = []
+        self.step_seconds: list[float] = []
+
+    def run(self) -> None:
+        """Train by the method's own `fit`, then put everything into evaluation mode."""
+        self.train_mode(True)
+        self.method.before_fit(self)
+        self.method.fit(self)
+        self.train_mode(False)
+
+    # what a method uses ----------------------------------------------------------------------------------------
+
+    def loss(self, batch: dict[str, Tensor]) -> Tensor:
+        """The task's mean loss of a batch, through backbone and head."""
+        return self.task.loss(self.task.forward(self.backbone, self.head, batch), batch)
+
+    def batches(self, steps: int) -> Iterator[dict[str, Tensor]]:
+        """`steps` batches: full passes in an order drawn from the seed alone, the same for every method."""
+        generator = torch.Generator().manual_seed(self.seed)
+        n, size = len(self.prepared["index"]), min(self.settings.batch, len(self.prepared["index"]))
+        order = torch.empty(0, dtype=torch.long)
+        for _ in range(steps):
+            while len(order) < size:
+                order = torch.cat([order, torch.randperm(n, generator=generator)])
+            yield self.backbone.batch(self.prepared, order[:size])
+            order = order[size:]
+
+    @torch.no_grad()
+    def features(self) -> tuple[np.ndarray, np.ndarray]:
+        """Pooled features (N, width) and labels (N,) of the training items, in evaluation mode."""
+        self.train_mode(False)
+        n, size = len(self.prepared["index"]), self.settings.eval_batch
+        chunks = []
+        for start in range(0, n, size):
+            batch = self.backbone.batch(self.prepared, torch.arange(start, min(start + size, n)))
+            chunks.append(self.backbone.encode(batch).float().cpu().numpy())
+            self.report({"phase": "features", "step": min(start + size, n), "steps": n})
+        self.train_mode(True)
+        return np.concatenate(chunks), self.prepared["labels"].cpu().numpy()
+
+    def train_mode(self, on: bool) -> None:
+        """Dropout and the like, for backbone, method and head together."""
+        for module in (self.backbone.model, self.method, self.head):
+            if module is not None:
+                module.train(on)
+
+    # gradient descent ------------------------------------------------------------------------------------------
+
+    def gradient_descent(self, steps: int | None = None) -> None:
+        """AdamW with linear warm-up and cosine decay to zero; all hooks of the method are called."""
+        steps = self.steps if steps is None else steps
+        optimizer, method = self._optimizer(), self.method
+        peaks = [group["lr"] for group in optimizer.param_groups]
+        trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        for step, batch in enumerate(self.batches(steps)):
+            start = time.perf_counter()
+            factor = self._schedule(step, steps)
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["lr"] = peak * factor
+            method.before_step(step)
+            optimizer.zero_grad(set_to_none=True)
+            loss = method.compute_gradients(self, batch)
+            method.after_backward(step)
+            torch.nn.utils.clip_grad_norm_(trained, self.optimizer_settings.clip)
+            optimizer.step()
+            method.after_step(step)
+            value = float(loss)
+            self.step_seconds.append(time.perf_counter() - start)
+            if not math.isfinite(value):
+                raise NonFiniteLoss(f"the loss was {value} at step {step + 1} of {steps}")
+            self.curve.append({"step": step, "loss": value, "lr": peaks[0] * factor})
+            self.report({"phase": "fit", "step": step + 1, "steps": steps, "loss": value})
+
+    def _schedule(self, step: int, steps: int) -> float:
+        warmup = max(1, round(self.optimizer_settings.warmup * steps))
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        settings, config = self.optimizer_settings, self.method.config
+        lr: float | None = getattr(config, "lr", None)
+        decay: float = getattr(config, "weight_decay", 0.0)
+        groups = [{"lr": lr, "weight_decay": decay, **group} for group in self.method.parameter_groups()]
+        if self.head is not None:
+            head_lr = self.settings.head_lr or lr
+            head = [parameter for parameter in self.head.parameters() if parameter.requires_grad]
+            groups.append({"params": head, "lr": head_lr, "weight_decay": settings.head_weight_decay})
+        return torch.optim.AdamW(groups, betas=settings.betas, eps=settings.eps)
+
+
+@torch.no_grad()
+def evaluate(
+    backbone: Backbone,
+    method: Method,
+    head: nn.Module | None,
+    task: Task,
+    split: Split,
+    prepared: dict[str, Tensor],
+    settings: FamilySettings,
+    report: Report = lambda message: None,
+) -> Predictions:
+    """Predictions for every item of `split` (`prepared` holds the same items), in order."""
+    for module in (backbone.model, method, head):
+        if module is not None:
+            module.eval()
+    columns: dict[str, list[np.ndarray]] = {}
+    n = len(split)
+    for start in range(0, n, settings.eval_batch):
+        batch = backbone.batch(prepared, torch.arange(start, min(start + settings.eval_batch, n)))
+        outputs = method.on_logits(task.forward(backbone, head, batch), batch)
+        for name, column in task.predict(outputs, batch).items():
+            columns.setdefault(name, []).append(column)
+        report({"phase": "evaluate", "step": min(start + settings.eval_batch, n), "steps": n})
+    return Predictions(split.items, {name: np.concatenate(parts) for name, parts in columns.items()})

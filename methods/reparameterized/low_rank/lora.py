@@ -1,0 +1,75 @@
+"""LoRA: W' = W + (alpha / r) B A on chosen matrices (Hu et al. 2021, arXiv 2106.09685, equation 3).
+
+Trainable parameters: r * (d_in + d_out) for each matrix.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from ....bench.anatomy import Anatomy
+from ...contract import Method, TargetedConfig, parameter_name
+
+
+class LoRAConfig(TargetedConfig):
+    """`alpha` divided by `r` scales the product; `init` draws A."""
+
+    r: int = Field(gt=0, description="rank")
+    alpha: float = Field(gt=0, description="scale of the product is alpha / r")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the input of A")
+    init: Literal["kaiming", "gaussian"] = Field(
+        "kaiming", description="A uniform in +-1/sqrt(d_in), as the authors' code draws it; or normal with deviation 1/r"
+    )
+
+
+class LowRank(nn.Module):
+    """x -> scale * B A x, with A (r, d_in) random and B (d_out, r) zero."""
+
+    def __init__(self, like: Tensor, r: int, scale: float, dropout: float, init: str) -> None:
+        super().__init__()
+        d_out, d_in = like.shape
+        self.a = nn.Parameter(torch.empty(r, d_in, device=like.device))
+        self.b = nn.Parameter(torch.zeros(d_out, r, device=like.device))
+        self.scale, self.dropout = scale, dropout
+        if init == "gaussian":
+            nn.init.normal_(self.a, std=1 / r)
+        else:
+            nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.dropout:
+            x = F.dropout(x, self.dropout, self.training)
+        return F.linear(F.linear(x, self.a), self.b * self.scale)
+
+    def weight_delta(self) -> Tensor:
+        """(d_out, d_in)."""
+        return self.scale * self.b @ self.a
+
+
+class LoRA(Method):
+    """One `LowRank` beside each chosen matrix."""
+
+    Config = LoRAConfig
+    config: LoRAConfig
+
+    @classmethod
+    def requires(cls, config: Any) -> tuple[str, ...]:
+        return ("attention", "feedforward")
+
+    def attach(self, anatomy: Anatomy) -> None:
+        self.anatomy = anatomy
+        config = self.config
+        self.factors = nn.ModuleDict()
+        for name, place in anatomy.linears(config.targets).items():
+            like = place.weight()
+            if config.r > min(like.shape):
+                raise ValueError(f"r={config.r} is above the rank of {name}, {min(like.shape)}")
+            delta = LowRank(like, config.r, config.alpha / config.r, config.dropout, config.init)
+            self.factors[parameter_name(name)] = delta
+            place.delta(delta)

@@ -1,0 +1,1 @@
+"""Tasks: data in two splits, a head, a loss and a score."""

@@ -1,0 +1,79 @@
+"""Which of eight Unicode groups an emoji belongs to: single code points on white, from the partition's vision share.
+
+Look-alikes stay together: groups of the partition are dealt to test, to the first 800 of train and to the last 200
+(which tuning validates on), within each class. About 450 emoji remain for train, so each is shown two or three times,
+in other poses. In test each is shown once: repeats would be correlated items, and count as evidence twice. Hence a test
+split smaller than the 500 of the other tasks.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Literal
+
+import numpy as np
+
+from ..classification import Classification
+from ..contract import Split, SplitName
+from ..partition import Emoji, emoji_of
+from ..partition.dealing import deal
+from .drawing import SIZE, generator, to_pixels
+from .pictures import emoji_pictures, over, posed
+
+Part = Literal["fit", "validation", "test"]
+
+SEED = 201
+PARTS: dict[Part, float] = {"fit": 0.48, "validation": 0.12, "test": 0.40}
+VALIDATION = 200  # the last items of train, which share no group with those before
+UNICODE_GROUPS = (  # in the order of the card's classes
+    "Smileys & Emotion",
+    "People & Body",
+    "Animals & Nature",
+    "Food & Drink",
+    "Travel & Places",
+    "Activities",
+    "Objects",
+    "Symbols",
+)
+EXTENT = (0.75, 1.0)  # of the picture's side
+ANGLE = 20.0  # degrees to either side
+
+
+class EmojiCategory(Classification):
+    """Emoji upright or slightly turned, on white."""
+
+    def build(self, split: SplitName) -> Split:
+        """Items are named by code points and showing: "emoji/1f600/0"."""
+        if split == "test":
+            shown = self._showings("test", self.card.sizes["test"])
+        else:
+            shown = self._showings("fit", self.card.sizes["train"] - VALIDATION)
+            shown += self._showings("validation", VALIDATION)
+        pictures = emoji_pictures({emoji.codepoints for emoji, _ in shown})
+        images = np.empty((len(shown), SIZE, SIZE, 3), dtype=np.uint8)
+        for item, (emoji, _) in enumerate(shown):
+            rng = generator(SEED, split, item)
+            extent, angle = SIZE * rng.uniform(*EXTENT), rng.uniform(-ANGLE, ANGLE)
+            colours, opacity = posed(pictures[emoji.codepoints], extent, angle, rng.random(), rng.random())
+            images[item] = to_pixels(over(colours, opacity, np.ones(3)))
+        labels = np.array([UNICODE_GROUPS.index(emoji.category) for emoji, _ in shown], dtype=np.int64)
+        return Split({"image": images}, labels, tuple(f"emoji/{emoji.codepoints}/{n}" for emoji, n in shown))
+
+    def _showings(self, part: Part, items: int) -> list[tuple[Emoji, int]]:
+        """`items` pairs of emoji and showing in random order; showings of two emoji differ by one at most."""
+        rng = generator(SEED, "test" if part == "test" else "train", len(part))
+        members = emoji_of_part(part)
+        order = rng.permutation(len(members))
+        showings = [(members[order[item % len(members)]], item // len(members)) for item in range(items)]
+        return [showings[index] for index in rng.permutation(items)]
+
+
+def emoji_of_part(part: Part) -> list[Emoji]:
+    """The single-code-point emoji of one part, sorted by code points."""
+    single = [emoji for emoji in emoji_of("vision") if "-" not in emoji.codepoints and emoji.category]
+    chosen: set[str] = set()
+    for category in UNICODE_GROUPS:
+        sizes = Counter(emoji.group for emoji in single if emoji.category == category)
+        dealt = deal(sizes, PARTS, "emoji task 1")
+        chosen |= {group for group, use in dealt.items() if use == part}
+    return [emoji for emoji in single if emoji.group in chosen]
