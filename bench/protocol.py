@@ -121,7 +121,8 @@ def read_protocol(entry: Entry) -> Protocol:
     try:
         return Protocol.model_validate(entry.data)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        faults = error.errors(include_url=False)
+        first = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
         path = first["loc"]
         if first["type"] == "extra_forbidden":
             raise unknown_key(entry.file, path, _siblings(path)) from None

@@ -54,6 +54,7 @@ class Method(nn.Module):
     """Base class. A subclass sets `Config` and implements `attach`; every other hook has a sensible default."""
 
     Config: ClassVar[type[MethodConfig]] = MethodConfig
+    starts_as_backbone: ClassVar[bool] = False  # whether the attached model computes, bit for bit, what it did before
 
     def __init__(self, config: MethodConfig) -> None:
         super().__init__()

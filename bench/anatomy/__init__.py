@@ -26,8 +26,9 @@ def anatomy_of(model: nn.Module) -> Anatomy:
             continue
         tower = describe(builder, module)
         inside.update(module.modules())
-        name = tower.name if tower.name not in towers else f"{tower.name}{len(towers)}"
-        towers[name] = tower
+        if tower.name in towers:
+            tower.rename(f"{tower.name}{len(towers)}")
+        towers[tower.name] = tower
     if not towers:
         raise UsageError(f"{type(model).__name__} has no known stack of blocks; known: {', '.join(known())}")
     return Anatomy(model, towers, edits)

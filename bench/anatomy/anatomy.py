@@ -88,6 +88,9 @@ class Anatomy:
         inside = {id(p) for tower in self.towers.values() for p in tower.module.parameters()}
         output = self.model.get_output_embeddings() if hasattr(self.model, "get_output_embeddings") else None
         inside |= {id(p) for p in output.parameters()} if isinstance(output, nn.Module) else set()
+        for tower in self.towers.values():  # timm keeps the classifier inside the stack
+            if hasattr(tower.module, "get_classifier"):
+                inside -= {id(p) for p in tower.module.get_classifier().parameters()}
         if hasattr(self.model, "get_input_embeddings") and len(self.towers) > 1:
             shared = getattr(self.model, "shared", None)
             inside |= {id(p) for p in shared.parameters()} if isinstance(shared, nn.Module) else set()

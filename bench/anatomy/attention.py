@@ -75,8 +75,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
 class Core:
     """The attention core of one module, with its ops innermost first."""
 
-    def __init__(self, install: Callable[[Core], Handle]) -> None:
-        self.install = install
+    def __init__(self, module: nn.Module, install: Callable[[Core], Handle]) -> None:
+        self.module, self.install = module, install
         self.installed: Handle | None = None
         self.ops: list[Callable[..., Tensor]] = []
 
@@ -90,6 +90,7 @@ class Core:
         """Put `op` outside the present ones; the first one takes over the library's own core."""
         self.ops.append(op)
         if self.installed is None:
+            self.module.__dict__["_atlas_core"] = self
             self.installed = self.install(self)
 
     def drop(self, op: Callable[..., Tensor]) -> None:
@@ -98,6 +99,11 @@ class Core:
         if not self.ops and self.installed is not None:
             self.installed.remove()
             self.installed = None
+            self.module.__dict__.pop("_atlas_core", None)
+
+    def shared(self) -> Core:
+        """The core that already holds the module, which another anatomy of the model may have put there, or this."""
+        return self.module.__dict__.get("_atlas_core", self)
 
 
 class CorePlace:
@@ -108,8 +114,9 @@ class CorePlace:
 
     def around(self, op: Callable[..., Tensor]) -> Handle:
         """Wrap the core in `op(next, q, k, v, context)`."""
-        self.core.add(op)
-        return self.edits.add(Handle(partial(self.core.drop, op)), unmergeable="an op around the attention core")
+        core = self.core.shared()
+        core.add(op)
+        return self.edits.add(Handle(partial(core.drop, op)), unmergeable="an op around the attention core")
 
 
 @dataclass
@@ -145,7 +152,7 @@ class ForwardWithCore:
         self.forward = forward
 
     def core(self, module: nn.Module) -> Core:
-        return Core(partial(self._install, module))
+        return Core(module, partial(self._install, module))
 
     def _install(self, module: nn.Module, core: Core) -> Handle:
         return replace_forward(module, partial(self.forward, core))
@@ -156,7 +163,17 @@ IMPLEMENTATION = "peft_atlas"  # our name in the attention registry of transform
 
 def transformers_core(module: nn.Module) -> Core:
     """The core of an attention module of transformers, through its public attention interface."""
-    return Core(partial(_install_in_transformers, module))
+    return Core(module, partial(_install_in_transformers, module))
+
+
+class _Borrowed(str):
+    """Our name, as the value of a config's attention implementation: with what stood there, and how many cores use it.
+
+    Kept in the value itself, so that the config, which is printed, compared and saved, gets no field of ours.
+    """
+
+    previous: str | None
+    users: int
 
 
 def _install_in_transformers(module: Any, core: Core) -> Handle:
@@ -166,19 +183,20 @@ def _install_in_transformers(module: Any, core: Core) -> Handle:
     AttentionInterface.register(IMPLEMENTATION, _transformers_attention)
     ALL_MASK_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, sdpa_mask)
     config = module.config
-    users = config.__dict__.setdefault("_atlas_users", [config._attn_implementation])
-    users.append(module)
-    config._attn_implementation = IMPLEMENTATION
-    module.__dict__["_atlas_core"] = core
+    if not isinstance(config._attn_implementation, _Borrowed):
+        ours = _Borrowed(IMPLEMENTATION)
+        ours.previous, ours.users = config._attn_implementation, 0
+        config._attn_implementation = ours
+    config._attn_implementation.users += 1
+    return Handle(partial(_give_back, config))
 
-    def undo() -> None:
-        module.__dict__.pop("_atlas_core", None)
-        users[:] = [user for user in users if user is not module]
-        if len(users) == 1:
-            config._attn_implementation = users[0]
-            config.__dict__.pop("_atlas_users", None)
 
-    return Handle(undo)
+def _give_back(config: Any) -> None:
+    ours = config._attn_implementation
+    if isinstance(ours, _Borrowed):
+        ours.users -= 1
+        if not ours.users:
+            config._attn_implementation = ours.previous
 
 
 def _transformers_attention(

@@ -23,11 +23,22 @@ class Handle:
     def __init__(self, undo: Callable[[], None]) -> None:
         self._undo: Callable[[], None] | None = undo
 
+    @property
+    def is_active(self) -> bool:
+        """Whether the change is still there."""
+        return self._undo is not None
+
     def remove(self) -> None:
         """Undo the change; a second call does nothing."""
         undo, self._undo = self._undo, None
         if undo is not None:
             undo()
+
+
+def remove_all(handles: list[Handle]) -> None:
+    """Undo several changes, newest first."""
+    for handle in reversed(handles):
+        handle.remove()
 
 
 class Chain:
@@ -62,9 +73,10 @@ class Chain:
         self.__dict__.update(state)
         self._link()
 
-    def add(self, op: Op) -> None:
-        """Put `op` outside the present ones."""
-        self.ops.append(op)
+    def add(self, op: Op, inside: Callable[[Op], bool] | None = None) -> None:
+        """Put `op` outside the present ones, or inside the first (counted from within) for which `inside` is true."""
+        found = (i for i, other in enumerate(self.ops) if inside is not None and inside(other))
+        self.ops.insert(next(found, len(self.ops)), op)
         self._link()
 
     def drop(self, op: Op) -> None:
@@ -96,10 +108,15 @@ def chain_of(module: nn.Module) -> Chain:
     return chain
 
 
-def around(module: nn.Module, op: Op) -> Handle:
-    """Wrap `module` in `op(next, *args, **kwargs)`, outside the ops already there."""
-    chain_of(module).add(op)
+def around(module: nn.Module, op: Op, inside: Callable[[Op], bool] | None = None) -> Handle:
+    """Wrap `module` in `op(next, *args, **kwargs)`, outside the ops already there (or see `Chain.add`)."""
+    chain_of(module).add(op, inside)
     return Handle(partial(_drop, module, op))
+
+
+def any_op(op: Op) -> bool:
+    """As `inside`: an op that belongs to the module itself (its matrix, its output) goes inside all others."""
+    return True
 
 
 def replace_forward(module: nn.Module, forward: Op) -> Handle:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Protocol
 
 from torch import Tensor, nn
 
-from .chain import Handle
+from .chain import Handle, remove_all
 
 
 class Mergeable(Protocol):
-    """Something whose edits can be folded into weights."""
+    """Something whose edits can be folded into weights; one that changes what others read merges last."""
+
+    merges_last: bool
 
     def merge(self) -> Handle: ...
 
@@ -28,13 +31,13 @@ class Edits:
         self.originals: dict[str, Tensor] = {}
         self.keeps_originals = True  # a measured run turns this off: the copies are no part of a method's memory
         self.mergeable: list[Mergeable] = []
-        self.unmergeable: list[str] = []
+        self.unmergeable: list[tuple[Handle, str]] = []
 
     def add(self, handle: Handle, unmergeable: str = "") -> Handle:
         """Remember `handle`; `unmergeable` names the verb where its effect cannot become a weight."""
         self.handles.append(handle)
         if unmergeable:
-            self.unmergeable.append(unmergeable)
+            self.unmergeable.append((handle, unmergeable))
         return handle
 
     def can_merge(self, site: Mergeable) -> None:
@@ -44,22 +47,21 @@ class Edits:
 
     def merge(self) -> Handle:
         """Fold every edit into the weights, or raise `Unmergeable` and change nothing."""
-        if self.unmergeable:
-            raise Unmergeable(f"{self.unmergeable[0]} cannot be merged into weights")
+        for handle, verb in self.unmergeable:
+            if handle.is_active:
+                raise Unmergeable(f"{verb} cannot be merged into weights")
         handles: list[Handle] = []
         try:
-            for site in self.mergeable:
+            for site in sorted(self.mergeable, key=lambda site: site.merges_last):
                 handles.append(site.merge())
         except Unmergeable:
-            for handle in reversed(handles):
-                handle.remove()
+            remove_all(handles)
             raise
-        return self.add(Handle(lambda: [handle.remove() for handle in reversed(handles)] and None))
+        return self.add(Handle(partial(remove_all, handles)))
 
     def undo(self) -> None:
         """Remove every handle, newest first, and forget all."""
-        for handle in reversed(self.handles):
-            handle.remove()
+        remove_all(self.handles)
         self.handles.clear()
         self.mergeable.clear()
         self.unmergeable.clear()

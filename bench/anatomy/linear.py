@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .chain import Chain, Handle, around
+from .chain import Chain, Handle, any_op, around
 from .edits import Edits, Unmergeable
 from .tensors import Rows, RowsOf, TensorPlace, rows_index
 
@@ -37,6 +37,8 @@ class Edit:
 class MatrixSite:
     """The op around one linear module. `transposed` where the module stores (in, out), as GPT-2's Conv1D does."""
 
+    merges_last = False
+
     def __init__(self, module: nn.Module, transposed: bool) -> None:
         self.module, self.transposed = module, transposed
         self.edits: list[Edit] = []
@@ -49,7 +51,9 @@ class MatrixSite:
         self.scales_input = any(edit.verb == "scale_in" for edit in self.others)
 
     def add(self, edit: Edit) -> None:
-        """Register an edit, outside those already there."""
+        """Register an edit, outside those already there; a merged matrix takes none."""
+        if self.merged:
+            raise RuntimeError("the matrix is merged: remove the merge's handle before adding to it")
         self.edits.append(edit)
         self._sort()
 
@@ -105,7 +109,7 @@ class MatrixSite:
             else:
                 inputs[i] = whole
                 for later in columns:
-                    if later.rows is edit.rows or edit.rows == later.rows:
+                    if _same_rows(later.rows, edit.rows):
                         inputs[i] = inputs[i] * later.scale.to(x.dtype)  # type: ignore[union-attr]
         return inputs, whole, columns
 
@@ -121,6 +125,8 @@ class MatrixSite:
     @torch.no_grad()
     def merge(self) -> Handle:
         """Fold all edits into weight and bias. A copy is kept; a bias is created where a shift needs one."""
+        if self.merged:
+            return Handle(_nothing)
         module = self.module
         weight, bias = self.weight().clone(), module._parameters.get("bias")
         kept = (module._parameters["weight"].detach().clone(), bias)  # type: ignore[union-attr]
@@ -132,13 +138,22 @@ class MatrixSite:
         if bias is not None or bool(new_bias.any()):
             module._parameters["bias"] = nn.Parameter(new_bias, requires_grad=False)
         self.merged = True
+        return Handle(partial(self._unmerge, *kept))
 
-        def undo() -> None:
-            module._parameters["weight"].data.copy_(kept[0])  # type: ignore[union-attr]
-            module._parameters["bias"] = kept[1]
-            self.merged = False
+    def _unmerge(self, weight: Tensor, bias: nn.Parameter | None) -> None:
+        self.module._parameters["weight"].data.copy_(weight)  # type: ignore[union-attr]
+        self.module._parameters["bias"] = bias
+        self.merged = False
 
-        return Handle(undo)
+
+def _nothing() -> None:
+    """The undoing of a merge that was already done by another."""
+
+
+def _same_rows(a: Rows, b: Rows) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a is b or torch.equal(a, b)
+    return type(a) is type(b) and a == b
 
 
 def _add(y: Tensor, rows: Rows, dy: Tensor) -> Tensor:
@@ -245,7 +260,7 @@ class LinearPlace(TensorPlace):
         if site is None:
             site = MatrixSite(self.module, self.transposed)
             self.module.__dict__["_atlas_site"] = site
-            around(self.module, site)
+            around(self.module, site, inside=any_op)
         return site
 
     def _edit(self, edit: Edit) -> Handle:
@@ -258,11 +273,12 @@ class LinearPlace(TensorPlace):
 class Cast:
     """Runs a delta in the dtype of its own parameters: a half-precision backbone may carry an fp32 adapter."""
 
-    def __init__(self, f: nn.Module, dtype: torch.dtype) -> None:
-        self.f, self.dtype = f, dtype
+    def __init__(self, f: nn.Module, parameter: nn.Parameter) -> None:
+        self.f, self.parameter = f, parameter  # its dtype is read at every call: a method may be cast after attaching
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self.f(x if x.dtype == self.dtype or torch.is_autocast_enabled(x.device.type) else x.to(self.dtype))
+        dtype = self.parameter.dtype
+        return self.f(x if x.dtype == dtype or torch.is_autocast_enabled(x.device.type) else x.to(dtype))
 
     def weight_delta(self) -> Tensor:
         if not hasattr(self.f, "weight_delta"):
@@ -274,4 +290,4 @@ def _cast(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     if not isinstance(f, nn.Module):
         return f
     parameter = next(f.parameters(), None)
-    return f if parameter is None else Cast(f, parameter.dtype)
+    return f if parameter is None else Cast(f, parameter)

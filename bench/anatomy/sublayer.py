@@ -21,20 +21,28 @@ Function = Callable[[Tensor], Tensor]
 
 
 class _Captured:
-    """The values of one pass that a later module of the same sublayer needs."""
+    """The values of one pass that a later module of the same sublayer needs.
+
+    Copies and pickles without them: a checkpointed pass may stop between the two modules and leave them here.
+    """
 
     def __init__(self) -> None:
         self.inputs: Tensor | None = None
         self.stream: Tensor | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), ()
+
 
 class _Entry:
-    def __init__(self, seen: _Captured) -> None:
-        self.seen = seen
+    def __init__(self, seen: _Captured, post_norm: bool) -> None:
+        self.seen, self.post_norm = seen, post_norm
         self.functions: list[Function] = []
 
     def __call__(self, next: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         x = hidden_of(args, kwargs)
+        if self.post_norm:
+            self.seen.stream = x
         if self.functions:
             for function in self.functions:
                 x = function(x)
@@ -53,15 +61,15 @@ class _Stream:
 
 
 class _Exit:
-    def __init__(self, seen: _Captured, post_norm: bool) -> None:
-        self.seen, self.post_norm = seen, post_norm
+    def __init__(self, seen: _Captured) -> None:
+        self.seen = seen
         self.edits: list[tuple[str, Function]] = []
 
     def __call__(self, next: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         output = next(*args, **kwargs)
         y = output_of(output)
         seen = self.seen
-        stream = seen.inputs if self.post_norm else seen.stream
+        stream = seen.stream
         for verb, function in self.edits:
             if verb == "after":
                 y = function(y)
@@ -133,7 +141,7 @@ class Sublayer:
         if self._entry is not None:
             return
         seen = _Captured()
-        self._entry, self._exit = _Entry(seen), _Exit(seen, post_norm=self.stream_module is None)
+        self._entry, self._exit = _Entry(seen, post_norm=self.stream_module is None), _Exit(seen)
         around(self.entry_module, self._entry)
         around(self.exit_module, self._exit)
         if self.stream_module is not None:
@@ -148,11 +156,11 @@ class Sublayer:
         return self._remember(partial(_remove, self._exit.edits, entry), verb)
 
     def _remember(self, undo: Callable[[], None], verb: str) -> Handle:
-        def remove() -> None:
-            undo()
-            self._uninstall()
+        return self.record.add(Handle(partial(self._undo, undo)), unmergeable=f"{verb} of {self.name}")
 
-        return self.record.add(Handle(remove), unmergeable=f"{verb} of {self.name}")
+    def _undo(self, undo: Callable[[], None]) -> None:
+        undo()
+        self._uninstall()
 
     def _uninstall(self) -> None:
         if self._entry is None or self._exit is None or self._entry.functions or self._exit.edits:

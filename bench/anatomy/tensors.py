@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .chain import Handle, around
+from .chain import Chain, Handle, around
 from .edits import Edits
 
 Rows = slice | Tensor | None  # rows of dimension 0; an index tensor where they are interleaved
@@ -45,7 +45,7 @@ class RowsOf:
 
     def __call__(self, value: Tensor) -> Tensor:
         if self.rows is None:
-            return self.function(value)
+            return self.function(value).to(value.dtype)
         index = rows_index(self.rows, value)
         return value.index_copy(0, index, self.function(value[self.rows]).to(value.dtype))
 
@@ -87,21 +87,12 @@ class TensorPlace:
             edits.originals.setdefault(name, parameter.detach().clone())
         edits.trained[name] = parameter
         parameter.requires_grad_(True)
-
-        def undo() -> None:
-            edits.trained.pop(name, None)
-            parameter.requires_grad_(False)
-            original = edits.originals.pop(name, None)
-            if original is not None:
-                with torch.no_grad():
-                    parameter.copy_(original)
-
-        return edits.add(Handle(undo))
+        return edits.add(Handle(partial(_untrain, edits, name, parameter)))
 
     def train_rows(self) -> nn.Parameter:
         """A new parameter that stands in for these rows; the method must own it. Backbone memory stays frozen."""
         rows = nn.Parameter(self.value().detach().clone())
-        self.reparam(lambda _: rows)
+        self.reparam(_Instead(rows))
         return rows
 
     def reparam(self, function: Callable[[Tensor], Tensor]) -> Handle:
@@ -110,6 +101,26 @@ class TensorPlace:
         entry = RowsOf(self.rows, function)
         shadow.functions.append(entry)
         return self.edits.add(Handle(partial(_unshadow, shadow, entry)), unmergeable=f"reparam of {self.name}")
+
+
+def _untrain(edits: Edits, name: str, parameter: nn.Parameter) -> None:
+    edits.trained.pop(name, None)
+    parameter.requires_grad_(False)
+    parameter.grad = None
+    original = edits.originals.pop(name, None)
+    if original is not None:
+        with torch.no_grad():
+            parameter.copy_(original)
+
+
+class _Instead:
+    """Another value in place of the one there was."""
+
+    def __init__(self, value: Tensor) -> None:
+        self.value = value
+
+    def __call__(self, _: Tensor) -> Tensor:
+        return self.value
 
 
 def shadow_of(module: nn.Module, attribute: str) -> Shadow:
@@ -126,8 +137,6 @@ def _unshadow(shadow: Shadow, entry: RowsOf) -> None:
     if entry in shadow.functions:
         shadow.functions.remove(entry)
     if not shadow.functions:
-        from .chain import Chain
-
         chain = shadow.module.__dict__.get("forward")
         if isinstance(chain, Chain):
             chain.drop(shadow)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .calling import hidden_of, output_of, with_hidden, with_output
-from .chain import Handle, around
+from .chain import Chain, Handle, Op, around, remove_all
 from .edits import Edits
 
 Source = Tensor | Callable[[Tensor], Tensor]  # (n, width), or f(hidden (B, L, width)) -> (B, n, width)
@@ -73,11 +74,11 @@ def _hidden(mask: Tensor) -> float | bool:
 
 
 class _BlockOp:
-    """Carries `n` extra tokens through one block of the range `first` .. `last`."""
+    """Carries `n` extra tokens at position `at` through block `index`, one of the range `blocks`."""
 
-    def __init__(self, widening: Widening, source: Source, n: int, at: int, first: bool, last: bool) -> None:
-        self.widening, self.source, self.n, self.at = widening, source, n, at
-        self.first, self.last = first, last
+    def __init__(self, widening: Widening, source: Source, n: int, at: int, blocks: range, index: int) -> None:
+        self.widening, self.source, self.n, self.at, self.blocks = widening, source, n, at, blocks
+        self.first, self.last = index == blocks[0], index == blocks[-1]
 
     def __call__(self, next: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         x = hidden_of(args, kwargs)
@@ -95,8 +96,13 @@ class _BlockOp:
         return output
 
 
+def _encloses(blocks: range, op: Op) -> bool:
+    """Whether `op` carries tokens through all of `blocks`: what is put in later must be taken out earlier."""
+    return isinstance(op, _BlockOp) and op.blocks[0] <= blocks[0] and blocks[-1] <= op.blocks[-1]
+
+
 class Tokens:
-    """Extra tokens of the blocks of one tower. Ranges of several insertions must nest."""
+    """Extra tokens of the blocks of one tower. Ranges of several insertions must nest; others are a ValueError."""
 
     def __init__(
         self,
@@ -119,12 +125,22 @@ class Tokens:
         until = len(self.blocks) if until is None else until
         if not 0 <= at < until <= len(self.blocks):
             raise ValueError(f"blocks {at}..{until} are not within 0..{len(self.blocks)}")
+        blocks = range(at, until)
+        self._check_nesting(blocks)
         handles = []
-        for i in range(at, until):
-            op = _BlockOp(self.widening, source, n, self.special, first=i == at, last=i == until - 1)
-            handles.append(around(self.blocks[i], op))
-        undo = Handle(lambda: [handle.remove() for handle in handles] and None)
-        return self.edits.add(undo, unmergeable="extra tokens")
+        for i in blocks:
+            op = _BlockOp(self.widening, source, n, self.special, blocks, i)
+            handles.append(around(self.blocks[i], op, inside=partial(_encloses, blocks)))
+        return self.edits.add(Handle(partial(remove_all, handles)), unmergeable="extra tokens")
+
+    def _check_nesting(self, blocks: range) -> None:
+        for i in blocks:
+            chain = self.blocks[i].__dict__.get("forward")
+            for op in chain.ops if isinstance(chain, Chain) else []:
+                if not isinstance(op, _BlockOp) or _encloses(blocks, op):
+                    continue
+                if op.blocks[0] < blocks[0] or op.blocks[-1] > blocks[-1]:
+                    raise ValueError(f"tokens in blocks {blocks} would cross those in blocks {op.blocks}")
 
 
 class _PromptOp:
@@ -150,6 +166,7 @@ class _PromptOp:
         if past is not None and past.get_seq_length() > 0:  # the cache already holds the prompt
             if mask is not None and mask.dim() == 2:
                 call["attention_mask"] = _pad_left(mask, self.n, 1)
+            call.pop("position_ids", None)  # a caller counts the text alone; the library counts on from the cache
             return next(**call)
         ids, embeds = call.pop("input_ids", None), call.get("inputs_embeds")
         if embeds is None:
@@ -182,21 +199,30 @@ def prompt(edits: Edits, stack: nn.Module, source: Source, n: int) -> Handle:
 
 
 class _ShiftPositions:
-    def __init__(self, n: int) -> None:
-        self.n = n
+    def __init__(self, stack: nn.Module, n: int) -> None:
+        self.stack, self.n = stack, n
 
     def __call__(self, next: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if kwargs.get("position_ids") is None:
             ids = args[0] if args else kwargs.get("input_ids")
-            reference = kwargs["inputs_embeds"] if ids is None else ids
-            positions = torch.arange(self.n, self.n + reference.shape[1], device=reference.device)
-            kwargs = {**kwargs, "position_ids": positions.unsqueeze(0)}
+            kwargs = {**kwargs, "position_ids": self._positions(ids, kwargs)}
         return next(*args, **kwargs)
+
+    def _positions(self, ids: Tensor | None, kwargs: dict[str, Any]) -> Tensor:
+        past = kwargs.get("past_key_values")
+        start = self.n + (0 if past is None else past.get_seq_length())
+        embeddings: Any = getattr(self.stack, "embeddings", None)
+        if ids is not None and hasattr(embeddings, "create_position_ids_from_input_ids"):  # RoBERTa skips padding
+            return embeddings.create_position_ids_from_input_ids(ids, embeddings.padding_idx, start)
+        reference: Tensor = kwargs["inputs_embeds"] if ids is None else ids
+        if hasattr(embeddings, "create_position_ids_from_inputs_embeds"):
+            return start + embeddings.create_position_ids_from_inputs_embeds(reference, embeddings.padding_idx)
+        return torch.arange(start, start + reference.shape[1], device=reference.device).unsqueeze(0)
 
 
 def shift_positions(edits: Edits, stack: nn.Module, n: int) -> Handle:
     """Number the input's positions from `n`, as a library does that hands a prefix over as a key/value cache."""
-    return edits.add(around(stack, _ShiftPositions(n)), unmergeable="shifted positions")
+    return edits.add(around(stack, _ShiftPositions(stack, n)), unmergeable="shifted positions")
 
 
 def bind_positions(stack: nn.Module) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from . import tokens as extra
 from .attention import Attention
 from .calling import output_of, with_output
-from .chain import Handle, around
+from .chain import Chain, Handle, any_op, around, remove_all
 from .edits import Edits, Mergeable, Unmergeable
 from .linear import LinearPlace
 from .sublayer import AroundHidden, Sublayer
@@ -53,8 +53,10 @@ class OpPlace(Mergeable):
     """A norm, patch embedding or layer scale: an op whose output a method may scale and shift.
 
     `carrier` is the module whose weight (and bias) take the affine in a merge; `followers` are the linears that read
-    the output, which take a shift where the carrier has no bias (RMSNorm).
+    the output, which take a shift where the carrier has no bias (RMSNorm); hence it merges behind them.
     """
+
+    merges_last = True
 
     def __init__(
         self,
@@ -92,49 +94,71 @@ class OpPlace(Mergeable):
     def _add(self, function: Any, unmergeable: str) -> Handle:
         if self._op is None:
             self._op = _OutputOp()
-            around(self.module, self._op)
-        op = self._op
-        op.functions.append(function)
+            around(self.module, self._op, inside=any_op)
+        self._op.functions.append(function)
+        return self.edits.add(Handle(partial(self._remove, self._op, function)), unmergeable)
 
-        def undo() -> None:
-            op.functions[:] = [other for other in op.functions if other is not function]
-            if not op.functions:
-                chain = self.module.__dict__.get("forward")
-                if chain is not None:
-                    chain.drop(op)
-                self._op = None
-
-        return self.edits.add(Handle(undo), unmergeable)
+    def _remove(self, op: _OutputOp, function: Any) -> None:
+        op.functions[:] = [other for other in op.functions if other is not function]
+        if not op.functions:
+            chain = self.module.__dict__.get("forward")
+            if isinstance(chain, Chain):
+                chain.drop(op)
+            self._op = None
 
     @torch.no_grad()
     def merge(self) -> Handle:
-        """Fold the affines into the carrier's weight and bias, or into the linears that follow."""
-        if self._op is None:
-            return Handle(lambda: None)
-        undo: list[Callable[[], None]] = []
-        for affine in self._op.functions:
-            if affine.scale is not None:
-                undo.append(_change(self.carrier, "weight", partial(_scale_rows, affine.scale)))
-                if self.carrier._parameters.get("bias") is not None:
-                    undo.append(_change(self.carrier, "bias", partial(torch.mul, affine.scale)))
-            if affine.shift is not None:
-                undo.extend(self._merge_shift(affine.shift))
+        """Fold the affines into the carrier's weight and bias, or into the linears that follow; all or nothing."""
         op = self._op
-        op.merged = True
-        undo.append(lambda: setattr(op, "merged", False))
-        return Handle(lambda: [step() for step in reversed(undo)] and None)
-
-    def _merge_shift(self, shift: Tensor) -> list[Callable[[], None]]:
-        takes_bias = isinstance(self.carrier, nn.LayerNorm | nn.Linear | nn.Conv2d)
-        if self.carrier._parameters.get("bias") is not None or takes_bias:
-            return [_change(self.carrier, "bias", lambda bias: shift.clone() if bias is None else bias + shift)]
-        if not self.followers:
+        if op is None or op.merged:
+            return Handle(_nothing)
+        scale, shift = _composed(op.functions)
+        parameters = self.carrier._parameters
+        weight = "gamma" if "gamma" in parameters else "weight"
+        takes_bias = parameters.get("bias") is not None or isinstance(
+            self.carrier, nn.LayerNorm | nn.Linear | nn.Conv2d
+        )
+        if scale is not None and parameters.get(weight) is None:
+            raise Unmergeable(f"a scale after {self.name} has no weight to go to")
+        if shift is not None and not takes_bias and not self.followers:
             raise Unmergeable(f"a shift after {self.name} has no bias to go to")
-        steps = []
-        for place in self.followers:
-            moved = F.linear(shift, place.weight())
-            steps.append(_change(place.module, "bias", partial(_add_rows, moved, place)))
-        return steps
+        steps: list[Handle] = []
+        if scale is not None:
+            steps.append(_change(self.carrier, weight, partial(_scale_rows, scale)))
+            if parameters.get("bias") is not None:
+                steps.append(_change(self.carrier, "bias", partial(torch.mul, scale)))
+        if shift is not None and takes_bias:
+            steps.append(_change(self.carrier, "bias", partial(_shifted, shift)))
+        elif shift is not None:
+            for place in self.followers:
+                moved = F.linear(shift.to(place.weight().dtype), place.weight())
+                steps.append(_change(place.module, "bias", partial(_add_rows, moved, place)))
+        op.merged = True
+        steps.append(Handle(partial(setattr, op, "merged", False)))
+        return Handle(partial(remove_all, steps))
+
+
+def _nothing() -> None:
+    """The undoing of a merge that changed nothing."""
+
+
+def _composed(affines: list[Any]) -> tuple[Tensor | None, Tensor | None]:
+    """One scale and one shift that do what the affines do one after the other."""
+    scale: Tensor | None = None
+    shift: Tensor | None = None
+    for affine in affines:
+        if not isinstance(affine, Affine):
+            raise Unmergeable(f"{type(affine).__name__} is not a scale and a shift")
+        if affine.scale is not None:
+            scale = affine.scale if scale is None else scale * affine.scale
+            shift = None if shift is None else shift * affine.scale
+        if affine.shift is not None:
+            shift = affine.shift if shift is None else shift + affine.shift
+    return scale, shift
+
+
+def _shifted(shift: Tensor, bias: Tensor | None) -> Tensor:
+    return shift.clone() if bias is None else bias + shift
 
 
 def _scale_rows(scale: Tensor, weight: Tensor) -> Tensor:
@@ -149,11 +173,13 @@ def _add_rows(moved: Tensor, place: LinearPlace, bias: Tensor | None) -> Tensor:
     return new
 
 
-def _change(module: nn.Module, name: str, function: Callable[[Any], Tensor]) -> Callable[[], None]:
-    """Set a parameter to function(old), and return what gives the very old object back."""
+def _change(module: nn.Module, name: str, function: Callable[[Any], Tensor]) -> Handle:
+    """Set a parameter to function(old); the handle gives the very old object back."""
     old = module._parameters.get(name)
-    module._parameters[name] = nn.Parameter(function(None if old is None else old.detach()), requires_grad=False)
-    return lambda: module._parameters.__setitem__(name, old)
+    dtype = next(parameter for parameter in module._parameters.values() if parameter is not None).dtype
+    new = function(None if old is None else old.detach()).to(dtype)
+    module._parameters[name] = nn.Parameter(new, requires_grad=False)
+    return Handle(partial(module._parameters.__setitem__, name, old))
 
 
 @dataclass
@@ -309,6 +335,13 @@ class Tower:
     special: int = 0  # tokens before the patches
     takes_prompt: bool = False
     is_causal: bool = False
+
+    def rename(self, name: str) -> None:
+        """Give the tower and all its places another name: places of one model must not share names."""
+        for block in self.blocks:
+            for part in (block, *block.attentions, block.feedforward, *block.sublayers):
+                part.name = name + part.name.removeprefix(self.name)
+        self.name = name
 
     def prompt(self, source: extra.Source, n: int) -> Handle:
         """`n` virtual tokens before the input text, see `tokens.prompt`."""

@@ -53,6 +53,10 @@ class Backbone(ABC):
         from ..anatomy import anatomy_of
 
         self.anatomy: Anatomy = anatomy_of(self.model)
+        if not meta:
+            from .fingerprint import verify
+
+            verify(self)
 
     @abstractmethod
     def load(self) -> nn.Module:

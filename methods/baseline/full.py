@@ -13,6 +13,7 @@ class Full(Method):
     """The baseline that PEFT is compared with."""
 
     Config = GradientConfig
+    starts_as_backbone = True
 
     def attach(self, anatomy: Anatomy) -> None:
         self.anatomy = anatomy

@@ -33,6 +33,7 @@ class Linear(Method):
     """The fair lower bar of a comparison."""
 
     Config = LinearConfig
+    starts_as_backbone = True
     config: LinearConfig
 
     @classmethod

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..classification import Classification
 from ..contract import Split, SplitName
+from .built_once import BuiltOnce
 from .drawing import SIZE, generator, shuffled_labels, to_pixels
 from .pictures import emoji_pictures, over, posed
 
@@ -35,10 +35,10 @@ TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.52
 FROM_YIQ = np.linalg.inv(TO_YIQ)
 
 
-class Clutter(Classification):
+class Clutter(BuiltOnce):
     """Twenty emoji whose colour, size, angle and surroundings say nothing about which they are."""
 
-    def build(self, split: SplitName) -> Split:
+    def make(self, split: SplitName) -> Split:
         """Items are named by number: "clutter/train/17"."""
         items = self.card.sizes[split]
         labels = shuffled_labels(generator(SEED, split), items, len(CODEPOINTS))

@@ -11,8 +11,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..classification import Classification
 from ..contract import Split, SplitName
+from .built_once import BuiltOnce
 
 SIZE = 56  # pixels
 SPLITS: tuple[SplitName, ...] = ("train", "test")
@@ -49,13 +49,12 @@ def window(centre: np.ndarray, radius: float, oversampling: int) -> tuple[slice,
 
 def shrink(image: np.ndarray, oversampling: int) -> np.ndarray:
     """Mean over squares of `oversampling` pixels: (H, W, ...) -> (H / oversampling, W / oversampling, ...)."""
-    height, width = image.shape[0] // oversampling, image.shape[1] // oversampling
-    blocks = image.reshape(height, oversampling, width, oversampling, *image.shape[2:])
-    smaller: np.ndarray = blocks.mean(axis=(1, 3), dtype=np.float64)
-    return smaller
+    k = oversampling
+    total: np.ndarray = sum(image[row::k, column::k] for row in range(k) for column in range(k)) / k**2
+    return total
 
 
-class Rendered(Classification):
+class Rendered(BuiltOnce):
     """A task whose pictures are drawn, each from its own generator. Subclasses give a seed and `draw`."""
 
     SEED: ClassVar[int]
@@ -64,7 +63,7 @@ class Rendered(Classification):
     def draw(self, rng: np.random.Generator, label: int) -> np.ndarray:
         """One picture of class `label`: float64 (56, 56, 3) or (56, 56), in 0..1."""
 
-    def build(self, split: SplitName) -> Split:
+    def make(self, split: SplitName) -> Split:
         """`card.sizes[split]` pictures. Item i depends on nothing but seed, split, its label and i."""
         items = self.card.sizes[split]
         labels = shuffled_labels(generator(self.SEED, split), items, len(self.card.classes))

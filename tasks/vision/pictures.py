@@ -35,9 +35,7 @@ def posed(picture: Image.Image, extent: float, angle: float, left: float, top: f
     from PIL import Image
 
     side = max(1, round(extent))
-    turned = picture.resize((side, side), Image.Resampling.LANCZOS).rotate(
-        angle, Image.Resampling.BICUBIC, expand=True
-    )
+    turned = picture.resize((side, side), Image.Resampling.LANCZOS).rotate(angle, Image.Resampling.BICUBIC, expand=True)
     visible = turned.crop(turned.getchannel("A").point(lambda alpha: 255 * (alpha > 8)).getbbox())
     canvas = Image.new("RGBA", (SIZE, SIZE))
     canvas.paste(visible, (round(left * (SIZE - visible.width)), round(top * (SIZE - visible.height))))

@@ -23,9 +23,7 @@ class Solid:
     colour: np.ndarray  # (3,) in 0..1
 
 
-def prism(
-    profile: np.ndarray, axis: str, low: float, high: float, colour: np.ndarray, taper: float = 1.0
-) -> Solid:
+def prism(profile: np.ndarray, axis: str, low: float, high: float, colour: np.ndarray, taper: float = 1.0) -> Solid:
     """A convex profile (K, 2), either way round, extruded along an axis; the high end is scaled by `taper`.
 
     The profile's (u, v) are (y, z), (z, x) or (x, y) for the axes x, y and z.

@@ -58,7 +58,8 @@ def pattern(rng: np.random.Generator, kind: str, x: np.ndarray, y: np.ndarray) -
     """Strength of a defect pattern at each die, 0..1."""
     radius, angle = np.hypot(x, y), np.arctan2(y, x)
     if kind == "center":
-        return np.exp(-(((x - rng.normal(0, 0.07)) ** 2 + (y - rng.normal(0, 0.07)) ** 2) / rng.uniform(0.20, 0.38) ** 2))
+        distance = np.hypot(x - rng.normal(0, 0.07), y - rng.normal(0, 0.07))
+        return np.exp(-((distance / rng.uniform(0.20, 0.38)) ** 2))
     if kind == "donut":
         distance = np.hypot(x - rng.normal(0, 0.08), y - rng.normal(0, 0.08))
         return np.exp(-(((distance - rng.uniform(0.35, 0.60)) / rng.uniform(0.10, 0.18)) ** 2))

@@ -42,6 +42,7 @@ class PfeifferAdapter(Method):
     """One bottleneck behind each feed-forward."""
 
     Config = PfeifferConfig
+    starts_as_backbone = True
     config: PfeifferConfig
 
     @classmethod

@@ -56,6 +56,7 @@ class LoRA(Method):
     """One `LowRank` beside each chosen matrix."""
 
     Config = LoRAConfig
+    starts_as_backbone = True
     config: LoRAConfig
 
     @classmethod

@@ -25,6 +25,7 @@ class BitFit(Method):
     """Trains biases in place; a query's rows of a fused bias are trained as a parameter that stands in for them."""
 
     Config = BitFitConfig
+    starts_as_backbone = True
     config: BitFitConfig
 
     @classmethod

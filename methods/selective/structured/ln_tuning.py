@@ -16,6 +16,7 @@ class LayerNormTuning(Method):
     """Trains norms in place."""
 
     Config = GradientConfig
+    starts_as_backbone = True
 
     @classmethod
     def requires(cls, config: Any) -> tuple[str, ...]:

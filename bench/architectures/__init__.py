@@ -1,0 +1,67 @@
+"""Architectures by their usual names: what `bench params` counts on without any weights.
+
+One JSON file each: `library` and `class` say what to build, `config` holds what decides shapes (transformers: the
+fields of the class's configuration; timm: arguments of `create_model`), `family` picks the layer of a recipe.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FOLDER = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The content of one file."""
+
+    name: str
+    library: str  # "transformers" or "timm"
+    kind: str  # the model's class (transformers) or its name in timm
+    family: str  # "vision", "text", "lm" or "clip"
+    config: Mapping[str, Any]
+    source: str
+
+
+def names() -> list[str]:
+    """Every architecture, sorted."""
+    return sorted(file.name.removesuffix(".json") for file in FOLDER.glob("*.json"))
+
+
+def read(name: str) -> Architecture:
+    """The architecture called `name`, one of `names()`."""
+    content = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    return Architecture(name=name, kind=content.pop("class"), **content)
+
+
+def build(architecture: Architecture) -> nn.Module:
+    """The model on the meta device: names and shapes, no values, nothing downloaded."""
+    import torch
+
+    with torch.device("meta"):
+        return _LIBRARIES[architecture.library](architecture)
+
+
+def _transformers(architecture: Architecture) -> nn.Module:
+    import transformers
+
+    kind = getattr(transformers, architecture.kind)
+    model: nn.Module = kind(kind.config_class(**architecture.config))
+    return model
+
+
+def _timm(architecture: Architecture) -> nn.Module:
+    import timm
+
+    model: nn.Module = timm.create_model(architecture.kind, pretrained=False, **architecture.config)
+    return model
+
+
+_LIBRARIES = {"transformers": _transformers, "timm": _timm}

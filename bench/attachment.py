@@ -1,0 +1,87 @@
+"""Attach a method to a model of one's own, without the harness: `peft_atlas.attach(model, "lora(r=8)")`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from .anatomy import Handle, anatomy_of
+from .errors import UnsupportedError, UsageError
+from .names import parse
+from .recipes import configure, resolve
+from .registry import registry
+
+if TYPE_CHECKING:
+    from ..methods.contract import Method
+
+
+class Attachment:
+    """A method on a model. The model trains as usual: optimise `parameters()`, call the model as before."""
+
+    def __init__(self, model: nn.Module, method: Method, name: str) -> None:
+        self.model, self.method, self.name = model, method, name
+
+    @property
+    def trainable(self) -> int:
+        """Trainable parameters of the method (a head of the model's own is not counted)."""
+        return sum(parameter.numel() for _, parameter in self.method.adapter_parameters())
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What the optimiser should get: the method's parameters, and a head of the model's own if it has one."""
+        assert self.method.anatomy is not None
+        head = [parameter for parameter in self.method.anatomy.head_parameters() if parameter.requires_grad]
+        return [*(parameter for _, parameter in self.method.adapter_parameters()), *head]
+
+    def merge(self) -> Handle:
+        """Fold the method into the model's weights; the handle undoes it. Raises `Unmergeable` where impossible."""
+        return self.method.merge()
+
+    def save(self, path: str | Path) -> None:
+        """Write what a user would publish, one safetensors file; the method's name is in its metadata."""
+        from safetensors.torch import save_file
+
+        tensors = {name: tensor.detach().contiguous() for name, tensor in self.method.shipped().items()}
+        save_file(tensors, str(path), metadata={"method": self.name, "format": "peft-atlas"})
+
+    def load(self, path: str | Path) -> None:
+        """Read a file that `save` wrote for the same method and architecture; anything else is a `UsageError`."""
+        from safetensors.torch import load_file
+
+        try:
+            self.method.load_shipped(load_file(str(path)))
+        except ValueError as error:
+            raise UsageError(f"{path}: {error}") from None
+
+    def detach(self) -> None:
+        """Take the method off; the model computes what it did before, bit for bit."""
+        assert self.method.anatomy is not None
+        self.method.anatomy.detach()
+
+
+def attach(model: nn.Module, method: str) -> Attachment:
+    """Freeze `model`, put `method` (``"lora(r=8, targets=q+v)"``) on it and return the attachment.
+
+    Raises `UsageError` for an unknown method, argument or architecture, and `UnsupportedError` naming the missing
+    place where the method does not fit the model.
+    """
+    names = parse(method)
+    if len(names) != 1:
+        raise UsageError(f"attach takes one method, not {len(names)}: {method!r}")
+    name = names[0]
+    kind: type[Method] = registry("methods").load(name.id)
+    anatomy = anatomy_of(model)
+    family = "vision" if "vision" in anatomy.towers else "text"
+    resolved = resolve(name.id, name.arguments, family, type(model).__name__, "")
+    config = configure(name.id, resolved)
+    reason = anatomy.missing(tuple(place for place in kind.requires(config) if place != "head"))
+    if reason is not None:
+        raise UnsupportedError(f"{name} does not fit {type(model).__name__}: {reason}")
+    built = kind(config)
+    try:
+        built.attach(anatomy)
+    except ValueError as error:
+        anatomy.detach()
+        raise UsageError(f"{name}: {error}") from None
+    return Attachment(model, built, str(name))

@@ -1,0 +1,101 @@
+"""Image backbones: vision transformers of timm, read out at the class token behind the final norm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..assets import asset
+from .contract import Backbone
+
+if TYPE_CHECKING:
+    from ...tasks.contract import Split
+
+NORMALISATION = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
+DEFAULT_SIZE = 56
+
+
+class VisionBackbone(Backbone):
+    """A timm ViT. Inputs: `image_size` in pixels, `normalisation` (imagenet or half).
+
+    The card's options: `model` (timm's name) and `arguments` of `timm.create_model`, or `random` with a seed where the
+    weights are drawn and not read.
+    """
+
+    def __init__(self, card: Any, options: Mapping[str, Any], meta: bool = False) -> None:
+        self.size = int(options.get("image_size", DEFAULT_SIZE))
+        mean, std = NORMALISATION[options.get("normalisation", "imagenet")]
+        self.mean, self.std = torch.tensor(mean).view(1, 3, 1, 1), torch.tensor(std).view(1, 3, 1, 1)
+        super().__init__(card, options, meta)
+
+    def _create(self) -> nn.Module:
+        import timm
+
+        options = self.card.options
+        arguments = {"pretrained": False, "num_classes": 0, "img_size": self.size, **options.get("arguments", {})}
+        return timm.create_model(options["model"], **arguments)
+
+    def skeleton(self) -> nn.Module:
+        with torch.device("meta"):
+            return self._create()
+
+    def load(self) -> nn.Module:
+        if "random" in self.card.options:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.card.options["random"])
+                return self._create()
+        model: Any = self.skeleton()
+        tensors = self.published()
+        tensors["pos_embed"] = self._resampled(tensors["pos_embed"], model)
+        model.load_state_dict(tensors, assign=True)
+        return model
+
+    def published(self) -> dict[str, Tensor]:
+        """The tensors as the asset holds them, before the position table is resampled."""
+        from safetensors.torch import load_file
+
+        return load_file(asset(self.card.assets[0]) / "model.safetensors")
+
+    def _resampled(self, table: Tensor, model: Any) -> Tensor:
+        from timm.layers import resample_abs_pos_embed
+
+        new = list(model.patch_embed.grid_size)
+        return resample_abs_pos_embed(table, new_size=new, num_prefix_tokens=model.num_prefix_tokens)
+
+    @property
+    def width(self) -> int:
+        return int(self.model.embed_dim)  # type: ignore[arg-type]
+
+    def prepare(self, split: Split) -> dict[str, Tensor]:
+        images = split.inputs["image"]
+        if images.shape[1:3] != (self.size, self.size):
+            images = _resized(images, self.size)
+        prepared = {
+            "pixels": torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).contiguous(),
+            "index": torch.arange(len(split)),
+        }
+        if split.labels is not None:
+            prepared["labels"] = torch.from_numpy(split.labels)
+        return prepared
+
+    def batch(self, prepared: dict[str, Tensor], index: Tensor) -> dict[str, Tensor]:
+        chosen = {name: tensor[index] for name, tensor in prepared.items()}
+        chosen["pixels"] = (chosen["pixels"].float() / 255 - self.mean) / self.std
+        return chosen
+
+    def encode(self, batch: dict[str, Tensor]) -> Tensor:
+        features: Tensor = self.model(batch["pixels"])
+        return features
+
+
+def _resized(images: np.ndarray, size: int) -> np.ndarray:
+    from PIL import Image
+
+    return np.stack([np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC)) for image in images])

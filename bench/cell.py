@@ -1,0 +1,115 @@
+"""One cell: load, data, attach, fit, evaluate. Runs in a child process and knows no method, task or model by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from .attempt import Attempt
+from .names import Name
+from .protocol import Protocol, load_protocol
+from .recipes import configure
+from .records import Cell, DataFingerprints, ParameterCounts
+from .registry import registry
+from .trainer import Fit, evaluate
+
+if TYPE_CHECKING:
+    from ..methods.contract import Method
+    from ..tasks.contract import Card, Split, Task
+    from .backbones.contract import Backbone
+
+
+def run_cell(attempt: Attempt) -> None:
+    """Train and score one cell, leaving what it finds in `attempt`. Any failure is an exception."""
+    cell = attempt.cell
+    protocol = load_protocol(cell.protocol.id)
+    _settle(protocol)
+    task: Task = registry("tasks").load(cell.task.id)(registry("tasks").card(cell.task.id))
+    settings = protocol.family(task.card)
+    with attempt.phase("load"):
+        kind = registry("backbones").load(cell.backbone.id)
+        backbone: Backbone = kind(registry("backbones").card(cell.backbone.id), settings.inputs)
+    with attempt.phase("data"):
+        train = task.build("train")
+        attempt.data = _fingerprints(task.card, train, None)
+        train, held_out = _hold_out(train, protocol.tuning.selection) if cell.selection else (train, None)
+        prepared = backbone.prepare(train)
+    with attempt.phase("attach"):
+        counted = sum(parameter.numel() for parameter in backbone.model.parameters())
+        torch.manual_seed(cell.seed)
+        head = task.make_head(backbone.width)
+        torch.manual_seed(cell.seed)  # the method's draws do not depend on the head's size
+        method = _method(cell)
+        method.attach(backbone.anatomy)
+        attempt.parameters = _count(counted, method, head)
+    with attempt.phase("fit"):
+        torch.manual_seed(cell.seed)
+        fit = Fit(
+            *(backbone, method, head, task, prepared, settings, protocol.optimizer, cell.seed),
+            steps=cell.steps,
+            report=attempt.report,
+        )
+        attempt.curve, attempt.step_seconds = fit.curve, fit.step_seconds  # grow while it trains
+        fit.run()
+    with attempt.phase("data"):  # the test split does not exist before training has ended
+        split = task.build("test") if held_out is None else held_out
+        if held_out is None:
+            attempt.data = _fingerprints(task.card, None, split, attempt.data)
+        prepared = backbone.prepare(split)
+    with attempt.phase("evaluate"):
+        predictions = evaluate(backbone, method, head, task, split, prepared, settings, attempt.report)
+        attempt.score(
+            task.score(predictions, split), task.card.metric, higher_is_better=task.card.higher_is_better
+        )
+        items = np.asarray(predictions.items, dtype=np.str_)
+        per_item = np.asarray(task.per_item(predictions, split), dtype=np.float64)
+        attempt.arrays = {"items": items, "per_item": per_item, **predictions.columns}
+
+
+def _settle(protocol: Protocol) -> None:
+    """The same arithmetic in every run: threads, no fast path of another rounding, deterministic kernels."""
+    torch.set_num_threads(protocol.threads)
+    torch.backends.mha.set_fastpath_enabled(False)
+    torch.use_deterministic_algorithms(True, warn_only=False)
+
+
+def _method(cell: Cell) -> Method:
+    from .recipes import Resolved
+
+    name = Name(cell.method.id)
+    config = configure(cell.method.id, Resolved(name, cell.method.config, dict.fromkeys(cell.method.config, ("", ""))))
+    method: Method = registry("methods").load(cell.method.id)(config)
+    return method
+
+
+def _hold_out(train: Split, share: float) -> tuple[Split, Split]:
+    """The first items for training, the last `share` of them for selection."""
+    kept = len(train) - round(share * len(train))
+    order = np.arange(len(train))
+    return train.take(order[:kept]), train.take(order[kept:])
+
+
+def _fingerprints(
+    card: Card, train: Split | None, test: Split | None, known: DataFingerprints | None = None
+) -> DataFingerprints:
+    """Hashes of the splits built so far, and whether they are the card's."""
+    seen: dict[str, str | None] = {"train": known.train if known else None, "test": known.test if known else None}
+    for name, split in (("train", train), ("test", test)):
+        if split is not None:
+            seen[name] = split.fingerprint()
+    matches = all(value is None or card.fingerprints.get(name) == value for name, value in seen.items())
+    return DataFingerprints(train=str(seen["train"]), test=seen["test"], matches_card=matches)
+
+
+def _count(backbone: int, method: Method, head: Any) -> ParameterCounts:
+    adapter = sum(parameter.numel() for _, parameter in method.adapter_parameters())
+    in_head = sum(p.numel() for p in head.parameters() if p.requires_grad) if head is not None else 0
+    return ParameterCounts(
+        backbone=backbone,
+        adapter=adapter,
+        head=in_head,
+        total_trainable=adapter + in_head,
+        shipped_bytes=sum(tensor.numel() * tensor.element_size() for tensor in method.shipped().values()),
+    )

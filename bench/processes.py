@@ -1,0 +1,98 @@
+"""Child processes: forked from a server that only imports, or spawned where forking is not safe.
+
+A child that is forked after its parent has run a parallel region of torch hangs in its own first one; hence a server
+(`multiprocessing`'s fork server) that imports the heavy libraries once, runs no tensor operation, and forks children in
+milliseconds. The calling process needs no torch at all.
+"""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import sys
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from typing import Any
+
+PRELOADED = "peft_atlas.bench.preload"
+
+
+def start(main: Callable[..., None], *arguments: Any) -> tuple[Any, Connection]:
+    """Start `main(connection, *arguments)` in a child; returns the process and this side of the connection.
+
+    The first call waits until the server has imported its libraries (seconds); others take milliseconds.
+    """
+    context = _context()
+    ours, theirs = context.Pipe()
+    process = context.Process(target=main, args=(theirs, *arguments), daemon=True)
+    try:
+        with _caller_hidden():
+            process.start()
+    except BaseException:  # Ctrl-C while the server imports: a child that starts late finds its pipe closed, and ends
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return process, ours
+
+
+def call(target: str, *arguments: Any) -> Any:
+    """Run `target` ("module:function") in a child and return its result, or raise its exception."""
+    process, connection = start(_answer, target, arguments, dict(os.environ))
+    try:
+        ok, value = connection.recv()
+    except EOFError:
+        process.join()
+        raise RuntimeError(f"{target} ended with exit code {process.exitcode}") from None
+    finally:
+        connection.close()
+    process.join()
+    if not ok:
+        raise value
+    return value
+
+
+def load(target: str) -> Callable[..., Any]:
+    """The function that "module:function" names."""
+    module, _, name = target.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def adopt(environment: dict[str, str]) -> None:
+    """Take over the caller's environment: the server's may be older (plug-ins, cache folder)."""
+    os.environ.clear()
+    os.environ.update(environment)
+
+
+def _answer(connection: Connection, target: str, arguments: tuple[Any, ...], environment: dict[str, str]) -> None:
+    adopt(environment)
+    try:
+        answer = (True, load(target)(*arguments))
+    except Exception as error:
+        error.__traceback__ = None
+        answer = (False, error)
+    connection.send(answer)
+
+
+def _context() -> Any:
+    """Fork server on Linux; spawn elsewhere (on macOS, system libraries do not survive a fork)."""
+    if not sys.platform.startswith("linux"):
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([PRELOADED])
+    return context
+
+
+@contextmanager
+def _caller_hidden() -> Iterator[None]:
+    """Keep children from importing the caller's script again: `pa.run` needs no `if __name__ == "__main__"`."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main

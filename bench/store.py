@@ -1,0 +1,222 @@
+"""The results folder: immutable records, one file per attempt, safe against kill -9 and other runs.
+
+`<protocol>/<task>/<method>/<key>/<attempt>.json`, the attempt's predictions beside it as `<attempt>.npz`. Files are
+written under a temporary name, flushed to disk, then renamed: a reader sees whole files or none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import AtlasError
+from .records import Cell, PredictionsFile, Record, from_json, to_json
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from filelock import BaseFileLock
+
+log = logging.getLogger(__name__)
+TEMPORARY = ".part-"
+
+
+class StoreError(AtlasError):
+    """The results folder cannot be written (disk full, no permission)."""
+
+
+class Store:
+    """A results folder. It needs not exist; reading an absent one finds nothing."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root).expanduser().absolute()
+
+    # reading ---------------------------------------------------------------------------------------------------
+
+    def read(self) -> Iterator[tuple[Path, Record]]:
+        """Every readable record with its file, in the order of the paths. Others are named in a warning."""
+        for path in sorted(self.root.glob("*/*/*/*/[0-9]*.json"), key=lambda path: (path.parent, len(path.name), path)):
+            record = _read(path)
+            if record is not None:
+                yield path, record
+
+    def records(self) -> Iterator[Record]:
+        """Every readable record."""
+        return (record for _, record in self.read())
+
+    def attempts(self, cell: Cell) -> list[Record]:
+        """The readable attempts at one cell, oldest first."""
+        numbers = sorted(self._numbers(cell))
+        found = (_read(self.path(cell, number)) for number in numbers if self.path(cell, number).exists())
+        return [record for record in found if record is not None]
+
+    def current(self, cell: Cell) -> Record | None:
+        """The attempt that counts: the newest ok one, else the newest."""
+        return choose(self.attempts(cell))
+
+    def predictions(self, record: Record) -> dict[str, np.ndarray] | None:
+        """Arrays of a record's predictions; None (with a warning) where the file is missing or not the record's."""
+        import numpy as np
+
+        if record.predictions is None:
+            return None
+        path = self.root / record.cell.folder / record.predictions.file
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            log.warning("predictions %s cannot be read: %s", path, error.strerror)
+            return None
+        if hashlib.sha256(content).hexdigest() != record.predictions.sha256:
+            log.warning("predictions %s are not the ones of the record; skipped", path)
+            return None
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return dict(arrays)
+
+    def frame(self) -> pd.DataFrame:
+        """One row per cell (its current attempt), with the columns of `frame.COLUMNS`."""
+        import pandas as pd
+
+        from .frame import COLUMNS, row
+
+        by_key: dict[str, list[tuple[Path, Record]]] = {}
+        for path, record in self.read():
+            by_key.setdefault(record.key, []).append((path, record))
+        rows = []
+        for attempts in by_key.values():
+            current = choose([record for _, record in attempts])
+            rows += [row(record, path.relative_to(self.root)) for path, record in attempts if record is current]
+        return pd.DataFrame(rows, columns=COLUMNS)
+
+    # writing ---------------------------------------------------------------------------------------------------
+
+    def path(self, cell: Cell, attempt: int) -> Path:
+        """The file of one attempt's record."""
+        return self.root / cell.folder / f"{attempt}.json"
+
+    def next_attempt(self, cell: Cell) -> int:
+        """A number above all attempts, unreadable ones included. Hold the cell's lock."""
+        return 1 + max(self._numbers(cell), default=0)
+
+    def add(self, record: Record, arrays: Mapping[str, np.ndarray] | None = None) -> Path:
+        """Write an attempt, predictions first. Raises StoreError, leaving nothing behind, when it cannot."""
+        path = self.path(record.cell, record.attempt)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if arrays is not None:
+                content = _npz(arrays)
+                _publish(path.with_suffix(".npz"), content, replace=True)
+                file = PredictionsFile(file=f"{record.attempt}.npz", sha256=hashlib.sha256(content).hexdigest())
+                record = record.model_copy(update={"predictions": file})
+            _publish(path, to_json(record).encode(), replace=False)
+        except FileExistsError:
+            raise StoreError(f"{path} exists; records are never overwritten") from None
+        except OSError as error:
+            raise StoreError(f"cannot write results to {self.root}: {error.strerror or error}") from error
+        return path
+
+    def check_writable(self) -> None:
+        """Raise StoreError unless a file can be written here."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe = self.root / f"{TEMPORARY}{os.getpid()}"
+            try:
+                probe.write_bytes(b"?" * 4096)
+            finally:
+                probe.unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(f"cannot write results to {self.root}: {error.strerror or error}") from error
+
+    def lock(self, cell: Cell) -> BaseFileLock | None:
+        """The cell's lock, taken; None when another run holds it."""
+        from filelock import FileLock, Timeout
+
+        folder = self.root / ".locks"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not (folder / ".gitignore").exists():
+                (folder / ".gitignore").write_text("*\n", encoding="utf-8")
+            lock = FileLock(folder / f"{cell.key}.lock", timeout=0, thread_local=False)
+            lock.acquire()
+        except Timeout:
+            return None
+        except OSError as error:
+            raise StoreError(f"cannot write results to {self.root}: {error.strerror or error}") from error
+        return lock
+
+    def sweep(self, cell: Cell) -> None:
+        """Delete what a killed writer left in a cell's folder. Hold the cell's lock."""
+        for leftover in (self.root / cell.folder).glob(f"{TEMPORARY}*"):
+            leftover.unlink(missing_ok=True)
+
+    def _numbers(self, cell: Cell) -> set[int]:
+        files = (self.root / cell.folder).glob("*.json")
+        return {int(path.stem) for path in files if path.stem.isdecimal()}
+
+
+def choose(attempts: Iterable[Record]) -> Record | None:
+    """The attempt that counts: the newest ok one, else the newest."""
+    return max(attempts, key=lambda record: (record.status == "ok", record.attempt), default=None)
+
+
+def _read(path: Path) -> Record | None:
+    try:
+        return from_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        log.warning("record %s cannot be read: %s", path, error.strerror)
+    except ValueError as error:  # JSON, UTF-8 and schema errors
+        log.warning("record %s is skipped: %s", path, " ".join(str(error).split())[:200])
+    return None
+
+
+def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
+    import numpy as np
+
+    if pickled := [name for name, array in arrays.items() if array.dtype.hasobject]:
+        raise TypeError(f"the predictions {pickled[0]!r} are no numbers or text; they would need pickle")
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def _publish(path: Path, content: bytes, *, replace: bool) -> None:
+    """Write a file whole or not at all; without `replace`, FileExistsError where one is there."""
+    part = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    try:
+        with open(part, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        if replace:
+            os.replace(part, path)
+        else:
+            _link(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _link(part: Path, path: Path) -> None:
+    """Give a finished file its name, unless the name is taken."""
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links; the cell's lock keeps other runs away
+        if path.exists():
+            raise FileExistsError(path) from None
+        os.rename(part, path)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name survive a power cut, where folders can be flushed."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
