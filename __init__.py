@@ -23,6 +23,3 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOME[name], __name__), name)
 
-
-def __dir__() -> list[str]:
-    return sorted(__all__)

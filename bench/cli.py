@@ -59,7 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # the parser's own errors are no public class, but all can format themselves
         if not hasattr(error, "format_message"):
             raise
-        return _complain(error.format_message().replace("Value error, ", ""), 2)
+        message = error.format_message()
+        page = message.startswith("Usage:")  # no verb was given: the whole help
+        return _complain(message if page else " ".join(message.replace("Value error, ", "").split()), 2)
 
 
 def _complain(message: str, code: int) -> int:
@@ -115,8 +117,15 @@ def plan(
     """
     from . import api, display
 
-    _use(plugin)
-    planned = api.plan([methods], [tasks], protocol=protocol, seeds=_seeds(seeds), results=results, existing=existing)
+    planned = api.plan(
+        methods,
+        tasks,
+        protocol=protocol,
+        seeds=_seeds(seeds),
+        results=results,
+        existing=existing,
+        plugins=plugin or (),
+    )
     print(_json(planned.as_dict()) if as_json else display.plan_text(planned))
 
 
@@ -137,16 +146,16 @@ def run(
     """Run methods on tasks; the same command resumes what was interrupted."""
     from . import api
 
-    _use(plugin)
     outcome = api.run(
-        [methods],
-        [tasks],
+        methods,
+        tasks,
         protocol=protocol,
         seeds=_seeds(seeds),
         results=results,
         existing=existing,
         jobs=jobs,
-        display="none" if as_json else "rich" if sys.stdout.isatty() else "plain",
+        plugins=plugin or (),
+        display="none" if as_json else "auto",
         max_memory=max_memory,
         timeout=timeout,
     )
@@ -176,20 +185,15 @@ def params(
     method: Annotated[str, typer.Argument(metavar="METHOD", help='Such as lora or "lora(r=16)".')],
     backbone: Annotated[str, typer.Option(metavar="NAME", help="A backbone, or an architecture by its usual name.")],
     classes: Annotated[int | None, typer.Option(min=1, help="Count a linear head with this many outputs too.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="List every trainable tensor too.")] = False,
     as_json: AsJson = False,
     plugin: Plugins = None,
 ) -> None:
     """Count trainable parameters exactly; loads no weights."""
-    from .params import count
+    from .params import command
 
     _use(plugin)
-    counts = count(method, backbone, classes)
-    if as_json:
-        print(_json(counts))
-        return
-    share = counts["trainable"] / counts["total"]
-    print(f"{counts['trainable']:,} trainable ({share:.3%}), of these {counts['head']:,} in the head")
-    print(f"{counts['total']:,} in total")
+    print(command(method, backbone, classes, as_json, verbose))
 
 
 @app.command()

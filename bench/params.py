@@ -16,7 +16,7 @@ from .errors import UnsupportedError, UsageError, did_you_mean
 from .names import Name, parse_one
 from .recipes import configure, resolve
 from .registry import registry
-from .text_table import text_table
+from .text_table import Cell, text_table
 
 if TYPE_CHECKING:
     from torch import nn
@@ -101,7 +101,7 @@ def command(method: str, backbone: str, classes: int | None, as_json: bool, verb
     if as_json:
         return counts.to_json(verbose)
     head = "no head" if classes is None else f"linear, {classes:,} classes"
-    rows: list[list[str | int]] = [
+    rows: list[list[Cell]] = [
         ["trainable", counts.trainable, f"{counts.share_percent:.4g} % of the total"],
         ["  adapter", counts.adapter, counts.method],
         ["  head", counts.head, head],
@@ -110,7 +110,7 @@ def command(method: str, backbone: str, classes: int | None, as_json: bool, verb
     ]
     text = text_table(["", "parameters", ""], rows)
     if verbose:
-        tensors = [[t.name, " x ".join(map(str, t.shape)), t.numel] for t in counts.tensors]
+        tensors: list[list[Cell]] = [[t.name, " x ".join(map(str, t.shape)), t.numel] for t in counts.tensors]
         text += "\n\n" + text_table(["trainable tensor", "shape", "parameters"], tensors)
     return text
 

@@ -10,10 +10,14 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
+import signal
 import sys
+import threading
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -28,14 +32,9 @@ def start(main: Callable[..., None], *arguments: Any) -> tuple[Any, Connection]:
     context = _context()
     ours, theirs = context.Pipe()
     process = context.Process(target=main, args=(theirs, *arguments), daemon=True)
-    try:
-        with _caller_hidden():
-            process.start()
-    except BaseException:  # Ctrl-C while the server imports: a child that starts late finds its pipe closed, and ends
-        ours.close()
-        raise
-    finally:
-        theirs.close()
+    with _interrupts_later(), _caller_hidden():
+        process.start()
+    theirs.close()
     return process, ours
 
 
@@ -78,13 +77,55 @@ def _answer(connection: Connection, target: str, arguments: tuple[Any, ...], env
     connection.send(answer)
 
 
+@lru_cache
 def _context() -> Any:
     """Fork server on Linux; spawn elsewhere (on macOS, system libraries do not survive a fork)."""
     if not sys.platform.startswith("linux"):
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([PRELOADED])
+    with _interrupts_ignored():  # the server and its children inherit this: Ctrl-C is the parent's to handle
+        forkserver.ensure_running()
+    first = context.Process(target=int)
+    with _caller_hidden():
+        # its start waits for the server's imports; in a thread of its own, so that Ctrl-C need not wait
+        thread = threading.Thread(target=first.start, daemon=True)
+        thread.start()
+        thread.join()
     return context
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Processes started here never hear Ctrl-C."""
+    if not _in_main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _interrupts_later() -> Iterator[None]:
+    """Hold Ctrl-C back for milliseconds: a process that is started half prints a traceback of its own."""
+    if not _in_main_thread():
+        yield
+        return
+    caught: list[Any] = []
+    before = signal.signal(signal.SIGINT, lambda *details: caught.append(details))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if caught and callable(before):
+        before(*caught[0])
 
 
 @contextmanager

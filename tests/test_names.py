@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
 from peft_atlas.bench.errors import UsageError
 from peft_atlas.bench.names import Name, format_value, parse, parse_one
 
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 ids = st.from_regex(r"[a-z0-9][a-z0-9./-]{0,12}", fullmatch=True)
 keys = st.from_regex(r"[a-z_][a-z0-9_]{0,8}", fullmatch=True)
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -16,6 +16,7 @@ values = st.one_of(st.booleans(), st.none(), st.integers(), finite, st.text(), s
 names = st.builds(Name, ids, st.dictionaries(keys, values, max_size=4))
 
 
+@unhurried
 @given(st.lists(names, min_size=1, max_size=4))
 def test_round_trip(original: list[Name]) -> None:
     read = parse(",".join(map(str, original)))
@@ -25,6 +26,7 @@ def test_round_trip(original: list[Name]) -> None:
         assert [type(before.arguments[k]) for k in after.arguments] == [type(v) for v in after.arguments.values()]
 
 
+@unhurried
 @given(st.text(max_size=30))
 def test_any_text_is_read_or_refused_in_one_line(text: str) -> None:
     try:

@@ -9,7 +9,6 @@ from pathlib import Path
 from textwrap import dedent, indent
 
 import pytest
-
 from peft_atlas.bench import card_index, versions
 from peft_atlas.bench.errors import UsageError
 from peft_atlas.bench.names import Name, parse
@@ -317,7 +316,7 @@ def test_two_cards_with_one_id(plugin: Path) -> None:
         ("    steps: 10", "    stepps: 10", ":9: unknown key 'stepps'. Did you mean steps"),
         ("    steps: 10", "    steps: 0", ":9: steps must be greater than 0"),
         ("    steps: 10\n", "", ":7: the key 'steps' is missing"),
-        ("suites: {}", "suites: {a: {name: a, tasks: []}}", ":17: tasks"),
+        ("suites: {}", "suites: {a: {name: a, tasks: []}}", ":18: tasks"),
         ("id: smoke", "id: fume\ntimout: 3", ":2: unknown key 'timout'. Did you mean timeout"),
     ],
 )
@@ -336,7 +335,8 @@ def test_bad_protocol(plugin: Path, old: str, new: str, expected: str) -> None:
             batch: 4
             eval_batch: 4
             head_lr: null
-        optimizer: {name: adamw, betas: [0.9, 0.99], eps: 1.0e-8, schedule: cosine, warmup: 0, clip: 1, head_weight_decay: 0}
+        optimizer: {name: adamw, betas: [0.9, 0.99], eps: 1.0e-8, schedule: cosine, warmup: 0,
+                    clip: 1, head_weight_decay: 0}
         dtype: float32
         threads: 1
         timeout: 9

@@ -24,12 +24,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
 from ...bench.assets import asset
 from . import FILE, Emoji, Share
-from .dealing import deal
+from .dealing import deal_by_category
 from .families import family_of
 
 PARTS: Mapping[Share, float] = {
@@ -95,21 +94,13 @@ def rows(pictures: Iterable[str], subcategories: Mapping[str, str], categories: 
 
 def shares_of(groups: Mapping[str, str], categories: Mapping[str, str]) -> dict[str, Share]:
     """Group -> share, for groups given as base -> group."""
-    sizes = Counter(groups.values())
-    named: dict[str, Counter[str]] = defaultdict(Counter)
-    for base, group in groups.items():
-        if base in categories:
-            named[group][categories[base]] += 1
-    by_category: dict[str, dict[str, int]] = defaultdict(dict)
-    shares: dict[str, Share] = {}
-    for group, size in sizes.items():
-        if group in DIFFUSION_FAMILIES or group not in named:
-            shares[group] = "diffusion-pretrain"
-        else:
-            category = max(named[group], key=lambda name: (named[group][name], name))
-            by_category[category][group] = size
-    for members in by_category.values():
-        shares.update(deal(members, PARTS, SALT))
+    named = [
+        (group, categories[base])
+        for base, group in groups.items()
+        if base in categories and group not in DIFFUSION_FAMILIES
+    ]
+    shares: dict[str, Share] = dict.fromkeys(groups.values(), "diffusion-pretrain")
+    shares.update(deal_by_category(named, PARTS, SALT))
     return shares
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 T = TypeVar("T", bound=str)
@@ -26,4 +27,21 @@ def deal(sizes: Mapping[str, int], parts: Mapping[T, float], salt: str) -> dict[
             use = max(parts, key=lambda name: lacking[name])
         dealt[group] = use
         lacking[use] -= sizes[group]
+    return dealt
+
+
+def deal_by_category(members: Iterable[tuple[str, str]], parts: Mapping[T, float], salt: str) -> dict[str, T]:
+    """Group -> use, dealt within each category, for members given as (group, category).
+
+    A group whose members are of several categories counts wholly for the one with most of them.
+    """
+    categories: dict[str, Counter[str]] = defaultdict(Counter)
+    for group, category in members:
+        categories[group][category] += 1
+    by_category: dict[str, dict[str, int]] = defaultdict(dict)
+    for group, counts in categories.items():
+        by_category[max(counts, key=lambda name: (counts[name], name))][group] = counts.total()
+    dealt: dict[str, T] = {}
+    for sizes in by_category.values():
+        dealt.update(deal(sizes, parts, salt))
     return dealt

@@ -24,8 +24,9 @@ def generator(seed: int, split: SplitName, *index: int) -> np.random.Generator:
 
 
 def shuffled_labels(rng: np.random.Generator, items: int, classes: int) -> np.ndarray:
-    """int64 (items,): class counts differ by one at most; order is random."""
-    return rng.permutation(np.arange(items, dtype=np.int64) % classes)
+    """int64 (items,): rounds of every class once, each round shuffled; so every prefix is balanced."""
+    rounds = [rng.permutation(classes) for _ in range(-(-items // classes))]
+    return np.concatenate(rounds)[:items].astype(np.int64)
 
 
 def to_pixels(image: np.ndarray) -> np.ndarray:

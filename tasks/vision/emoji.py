@@ -8,14 +8,13 @@ split smaller than the 500 of the other tasks.
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Literal
 
 import numpy as np
 
 from ..contract import Split, SplitName
 from ..partition import Emoji, emoji_of
-from ..partition.dealing import deal
+from ..partition.dealing import deal_by_category
 from .built_once import BuiltOnce
 from .drawing import SIZE, generator, to_pixels
 from .pictures import emoji_pictures, over, posed
@@ -35,8 +34,8 @@ UNICODE_GROUPS = (  # in the order of the card's classes
     "Objects",
     "Symbols",
 )
-EXTENT = (0.75, 1.0)  # of the picture's side
-ANGLE = 20.0  # degrees to either side
+EXTENT = (0.85, 1.0)  # of the picture's side
+ANGLE = 10.0  # degrees to either side
 
 
 class EmojiCategory(BuiltOnce):
@@ -71,9 +70,5 @@ class EmojiCategory(BuiltOnce):
 def emoji_of_part(part: Part) -> list[Emoji]:
     """The single-code-point emoji of one part, sorted by code points."""
     single = [emoji for emoji in emoji_of("vision") if "-" not in emoji.codepoints and emoji.category]
-    chosen: set[str] = set()
-    for category in UNICODE_GROUPS:
-        sizes = Counter(emoji.group for emoji in single if emoji.category == category)
-        dealt = deal(sizes, PARTS, "emoji task 1")
-        chosen |= {group for group, use in dealt.items() if use == part}
-    return [emoji for emoji in single if emoji.group in chosen]
+    dealt = deal_by_category([(emoji.group, emoji.category) for emoji in single], PARTS, "emoji task 1")
+    return [emoji for emoji in single if dealt[emoji.group] == part]

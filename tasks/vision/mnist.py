@@ -7,6 +7,7 @@ import numpy as np
 from ...bench.assets import asset
 from ..classification import Classification
 from ..contract import Split, SplitName
+from .drawing import generator, shuffled_labels
 
 SEED = 101
 
@@ -25,12 +26,13 @@ class Mnist(Classification):
         )
 
     def _rows(self, split: SplitName, labels: np.ndarray) -> np.ndarray:
-        """Rows of a split in random order: of each class the first of a permutation for train, the next for test."""
-        rng = np.random.Generator(np.random.PCG64(SEED))
-        classes = len(self.card.classes)
-        train, test = self.card.sizes["train"] // classes, self.card.sizes["test"] // classes
-        chosen = []
-        for label in range(classes):
-            shuffled = rng.permutation(np.flatnonzero(labels == label))
-            chosen.append(shuffled[:train] if split == "train" else shuffled[train : train + test])
-        return rng.permutation(np.concatenate(chosen))
+        """Rows of a split: of each class the first of a permutation for train, the next for test, classes in rounds."""
+        classes, items = len(self.card.classes), self.card.sizes[split]
+        order = np.random.Generator(np.random.PCG64(SEED))
+        shuffled = [order.permutation(np.flatnonzero(labels == label)) for label in range(classes)]
+        next_row = [0 if split == "train" else self.card.sizes["train"] // classes] * classes
+        rows = np.empty(items, dtype=np.int64)
+        for item, label in enumerate(shuffled_labels(generator(SEED, split), items, classes)):
+            rows[item] = shuffled[label][next_row[label]]
+            next_row[label] += 1
+        return rows

@@ -1,7 +1,7 @@
 """Which kind of signal a spectrogram shows: rendered signals in noise, through a short-time Fourier transform.
 
 Signals are complex baseband, so the picture's vertical axis runs over the whole sampling band. Each is a burst at a
-random frequency, and a weak steady carrier of another frequency is often there as well.
+random frequency, and weak steady carriers of other frequencies may run through the whole picture.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from .drawing import SIZE, Rendered
 WINDOW = SIZE  # samples, hence frequency bins
 HOP = 20
 SAMPLES = WINDOW + HOP * (SIZE - 1)
-SNR = (-9.0, 1.0)  # dB, of the burst against the noise of the whole band
-CARRIER = (-22.0, -9.0)  # dB, of the steady carrier
+SNR = (-10.0, -1.0)  # dB, of the burst against the noise of the whole band
+CARRIERS = 2  # steady ones, at most
+CARRIER = (-22.0, -10.0)  # dB, of one steady carrier
 DURATION = (0.5, 0.95)  # of the picture
 FLOOR, CEILING = -8.0, 16.0  # dB around the median, mapped to black and white
 HEAT = np.array([[0.0, 0.0, 0.02], [0.32, 0.07, 0.43], [0.73, 0.22, 0.33], [0.98, 0.55, 0.04], [0.99, 1.0, 0.64]])
@@ -33,7 +34,7 @@ class Spectro(Rendered):
         burst *= 10 ** (rng.uniform(*SNR) / 20) / np.sqrt(np.mean(np.abs(burst) ** 2))
         wave = (rng.standard_normal(SAMPLES) + 1j * rng.standard_normal(SAMPLES)) / np.sqrt(2)
         wave[start : start + length] += burst
-        if rng.random() < 0.6:
+        for _ in range(rng.integers(CARRIERS + 1)):
             amplitude = 10 ** (rng.uniform(*CARRIER) / 20)
             wave += amplitude * oscillation(rng, np.full(SAMPLES, rng.uniform(-0.45, 0.45)))
         return _heat(wave)

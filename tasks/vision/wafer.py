@@ -1,4 +1,4 @@
-"""Which defect pattern a wafer shows: rendered wafer maps after the eight mixed patterns of production test data.
+"""Which defect pattern a wafer map shows: rendered, after the patterns that WM-811K names.
 
 A map is a disc of dies, each passed or failed. The classes are those of WM-811K without its rarest; the pictures are
 rendered, none of them is from it. Patterns are faint on purpose: a die in the pattern often passes, dies outside fail
@@ -13,12 +13,12 @@ from .drawing import SIZE, Rendered, centres, shrink
 
 OVERSAMPLING = 2
 DIES = (22, 40)  # across the wafer
-STRAY = (0.04, 0.16)  # failure rate outside patterns
-RANDOM = (0.24, 0.40)  # the same, for class "random"
-FAINT = (0.30, 0.65)  # failure rate inside a pattern, above the stray rate
+STRAY = (0.03, 0.11)  # failure rate outside patterns
+RANDOM = (0.20, 0.36)  # the same, for class "random"
+FAINT = (0.40, 0.75)  # failure rate inside a pattern, above the stray rate
 DECOYS = 3  # at most, small clusters of failures
 DECOY_RADIUS = (0.05, 0.11)
-SHADES = (0.10, 0.42, 0.66)  # ground, passed, failed
+SHADES = (0.10, 0.36, 0.72)  # ground, passed, failed
 DIE_NOISE = 0.06  # deviation of a die's shade
 
 

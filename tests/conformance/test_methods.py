@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -38,10 +39,14 @@ def case_id(case: Case) -> str:
 
 
 def config_of(case: Case) -> Any:
-    name, extra = case
+    return _config(case[0], tuple(case[1].items()))
+
+
+@cache
+def _config(name: str, extra: tuple[tuple[str, Any], ...]) -> Any:
     fields = registry("methods").load(name).Config.model_fields
     arguments = {key: value for key, value in SMALL.items() if key in fields}
-    return configure(name, resolve(name, {**arguments, **extra}, "text", "tiny", "tiny"))
+    return configure(name, resolve(name, {**arguments, **dict(extra)}, "text", "tiny", "tiny"))
 
 
 def places(case: Case) -> set[str]:
@@ -90,7 +95,7 @@ def same_bits(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 
 def relative(a: Tensor, b: Tensor) -> float:
-    return float((a - b).norm() / b.norm())
+    return float(((a - b).norm() / b.norm()).detach())
 
 
 def configs(model: nn.Module) -> list[Any]:

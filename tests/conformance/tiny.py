@@ -6,7 +6,9 @@ come in two forms: with padding in the second row, and without a mask.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -54,13 +56,22 @@ def outputs(model: nn.Module, inputs: dict[str, Any]) -> Tensor:
 
 def tiny(name: str, *, padded: bool = True, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tiny:
     """The model called `name` and its inputs; the same seed gives the same bits."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = _model(name)
-        _draw(model)
-        inputs = _inputs(name, padded)
-    inputs = {key: _cast(value, dtype) for key, value in inputs.items()}
-    return Tiny(name, model.to(dtype).eval(), inputs)
+    model, inputs = copy.deepcopy(_drawn(name, padded, seed))
+    return Tiny(name, model.to(dtype), {key: _cast(value, dtype) for key, value in inputs.items()})
+
+
+@cache
+def _drawn(name: str, padded: bool, seed: int) -> tuple[nn.Module, dict[str, Any]]:
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = _model(name)
+            _draw(model)
+            return model.eval(), _inputs(name, padded)
+    finally:
+        torch.set_default_dtype(default)
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:
