@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from .display import Display, Style
-    from .names import Name
     from .protocol import Protocol
 
 Names = str | Iterable[str]
@@ -112,8 +111,13 @@ def run(
     store = Store(results)
     with shown.busy("making the plan"):
         planned = plan(
-            *(methods, tasks),
-            **{"protocol": protocol, "seeds": seeds, "results": results, "existing": existing, "plugins": plugins},
+            methods,
+            tasks,
+            protocol=protocol,
+            seeds=seeds,
+            results=results,
+            existing=existing,
+            plugins=plugins,
         )
     shown.say(plan_text(planned))
     if planned.run:

@@ -60,9 +60,7 @@ def run_cell(attempt: Attempt) -> None:
         prepared = backbone.prepare(split)
     with attempt.phase("evaluate"):
         predictions = evaluate(backbone, method, head, task, split, prepared, settings, attempt.report)
-        attempt.score(
-            task.score(predictions, split), task.card.metric, higher_is_better=task.card.higher_is_better
-        )
+        attempt.score(task.score(predictions, split), task.card.metric, higher_is_better=task.card.higher_is_better)
         items = np.asarray(predictions.items, dtype=np.str_)
         per_item = np.asarray(task.per_item(predictions, split), dtype=np.float64)
         attempt.arrays = {"items": items, "per_item": per_item, **predictions.columns}

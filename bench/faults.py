@@ -39,7 +39,8 @@ def ended_by(exit_code: int | None, printed: str) -> ErrorReport:
     if exit_code is not None and exit_code < 0:
         name = _signal_name(-exit_code)
         why = " (the kernel does this when memory runs out)" if exit_code == -9 else ""
-        return ErrorReport(type="Signal", message=f"killed by signal {-exit_code}, {name}{why}", traceback=trimmed(printed))
+        message = f"killed by signal {-exit_code}, {name}{why}"
+        return ErrorReport(type="Signal", message=message, traceback=trimmed(printed))
     return ErrorReport(type="Exit", message=f"the process ended with code {exit_code}", traceback=trimmed(printed))
 
 

@@ -10,10 +10,10 @@ from .records import Record
 
 COLUMNS = [
     *("protocol", "protocol_version", "group", "task", "task_version", "method", "method_name", "config", "backbone"),
-    *("seed", "selection", "steps", "status", "phase", "error", "metric", "value", "higher_is_better", "backbone_parameters"),
-    *("adapter_parameters", "head_parameters", "trainable_parameters", "shipped_bytes", "seconds_load", "seconds_data"),
-    *("seconds_attach", "seconds_fit", "seconds_evaluate", "seconds_total", "seconds_step", "peak_rss_bytes"),
-    *("matches_card", "commit", "finished", "key", "attempt", "path"),
+    *("seed", "selection", "steps", "status", "phase", "error", "metric", "value", "higher_is_better"),
+    *("backbone_parameters", "adapter_parameters", "head_parameters", "trainable_parameters", "shipped_bytes"),
+    *("seconds_load", "seconds_data", "seconds_attach", "seconds_fit", "seconds_evaluate", "seconds_total"),
+    *("seconds_step", "peak_rss_bytes", "matches_card", "commit", "finished", "key", "attempt", "path"),
 ]
 
 

@@ -183,7 +183,8 @@ def settings_hash(protocol: Protocol, family: str, selection: bool) -> str:
 def check_seeds(seeds: Sequence[int]) -> list[int]:
     """Seeds without doubles. UsageError for an empty list or anything but whole numbers from 0 to 2**32 - 1."""
     wrong = [seed for seed in seeds if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32]
-    if wrong or not seeds:
-        raise UsageError(f"seeds are whole numbers from 0 to 4294967295, not {wrong[0]!r}" if wrong else "no seed given")
+    if wrong:
+        raise UsageError(f"seeds are whole numbers from 0 to 4294967295, not {wrong[0]!r}")
+    if not seeds:
+        raise UsageError("no seed given")
     return list(dict.fromkeys(seeds))
-

@@ -7,7 +7,6 @@ the records that a dead child could not write, and stops the children on Ctrl-C.
 from __future__ import annotations
 
 import os
-import signal
 import tempfile
 import time
 from collections import deque

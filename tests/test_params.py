@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 
 import pytest
-
 from peft_atlas.bench import architectures
 from peft_atlas.bench.errors import UnsupportedError, UsageError
 from peft_atlas.bench.params import ParamCount, command, count

@@ -219,10 +219,15 @@ def test_a_full_disk_stops_the_run_with_one_line_and_keeps_earlier_records(small
 def test_a_write_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
     """The same where nothing can be mounted: files may not grow beyond 1 MB."""
     run(tmp_path, "good")
-    code = (
-        f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6)); sys.path.insert(0, {str(PLANTED)!r});"
-        f"import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); sys.argv = ['x', {str(tmp_path)!r}, 'bulky'];"
-        "import runpy; runpy.run_path(sys.path[0] + '/run_planted.py')"
+    code = "\n".join(
+        [
+            "import resource, runpy, signal, sys",
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6))",
+            "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)",
+            f"sys.path.insert(0, {str(PLANTED)!r})",
+            f"sys.argv = ['run', {str(tmp_path)!r}, 'bulky']",
+            "runpy.run_path(sys.path[0] + '/run_planted.py')",
+        ]
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "StoreError: cannot write results to" in done.stderr and "File too large" in done.stderr

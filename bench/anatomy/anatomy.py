@@ -19,6 +19,10 @@ TARGETS = {**{name: (name,) for name in (*ATTENTION, *FEEDFORWARD)},
            "attention": ATTENTION, "feedforward": FEEDFORWARD, "all": ATTENTION + FEEDFORWARD}  # fmt: skip
 
 
+HEADS = {"classifier", "score", "head", "qa_outputs", "classification_head", "pre_classifier"}
+LIBRARIES = {"timm", "transformers", "open_clip", "diffusers"}
+
+
 def target_names(query: str) -> tuple[str, ...]:
     """The short names in a query such as ``q+v``, ``attention`` or ``all``; a ValueError names a wrong word."""
     names: list[str] = []
@@ -84,17 +88,17 @@ class Anatomy:
         return [place for place in self.tensors() if place.attribute == "bias"]
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters outside the towers that are not an output embedding: a classifier on top."""
+        """Parameters of a classifier on top, which stay as the user left them.
+
+        In a model of a library these are the modules that carry a head's usual name; in a class of the user's own,
+        everything outside the towers. Projections and output embeddings of a library's model belong to the backbone.
+        """
         inside = {id(p) for tower in self.towers.values() for p in tower.module.parameters()}
-        output = self.model.get_output_embeddings() if hasattr(self.model, "get_output_embeddings") else None
-        inside |= {id(p) for p in output.parameters()} if isinstance(output, nn.Module) else set()
-        for tower in self.towers.values():  # timm keeps the classifier inside the stack
-            if hasattr(tower.module, "get_classifier"):
-                inside -= {id(p) for p in tower.module.get_classifier().parameters()}
-        if hasattr(self.model, "get_input_embeddings") and len(self.towers) > 1:
-            shared = getattr(self.model, "shared", None)
-            inside |= {id(p) for p in shared.parameters()} if isinstance(shared, nn.Module) else set()
-        return (parameter for parameter in self.model.parameters() if id(parameter) not in inside)
+        is_library = type(self.model).__module__.partition(".")[0] in LIBRARIES
+        for name, parameter in self.model.named_parameters():
+            named = not HEADS.isdisjoint(name.split("."))
+            if named or (not is_library and id(parameter) not in inside):
+                yield parameter
 
     def missing(self, requires: tuple[str, ...]) -> str | None:
         """Why a method that needs these places cannot be attached, or None when all are there."""

@@ -1,7 +1,7 @@
 """Which of eight Unicode groups an emoji belongs to: single code points on white, from the partition's vision share.
 
 Look-alikes stay together: groups of the partition are dealt to test, to the first 800 of train and to the last 200
-(which tuning validates on), within each class. About 450 emoji remain for train, so each is shown two or three times,
+(which tuning validates on), within each class. About 460 emoji remain for train, so each is shown two or three times,
 in other poses. In test each is shown once: repeats would be correlated items, and count as evidence twice. Hence a test
 split smaller than the 500 of the other tasks.
 """

@@ -195,7 +195,7 @@ def test_rows_can_be_trained_apart(kind: str) -> None:
     before = module(x)
     place = places[-1]
     weight = place.train_rows()
-    assert torch.equal(module(x), before)
+    assert close(module(x), before)
     module(x).sum().backward()
     assert weight.grad is not None and weight.grad.shape == (place.d_out, 5)
     with torch.no_grad():

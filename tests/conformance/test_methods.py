@@ -167,12 +167,12 @@ def test_start(case: Case, name: str) -> None:
     t = tiny(name)
     before = t.outputs()
     method = attached(case, t.model)
-    after = t.outputs()
-    if method.starts_as_backbone:
-        assert torch.equal(before, after)
-    else:
-        assert not torch.equal(before, after)
     with torch.no_grad():
+        after = t.outputs()
+    assert torch.equal(before, after) == method.starts_as_backbone
+    if (case[0], name) == ("full", "t5"):  # torch's kernel for a position bias that trains rounds otherwise
+        assert relative(t.outputs(), after) < 1e-5
+    else:
         assert torch.equal(t.outputs(), after)
 
 

@@ -69,7 +69,8 @@ def _drawn(name: str, padded: bool, seed: int) -> tuple[nn.Module, dict[str, Any
             torch.manual_seed(seed)
             model = _model(name)
             _draw(model)
-            return model.eval(), _inputs(name, padded)
+            # frozen, because torch chooses another attention kernel where T5's position bias wants a gradient
+            return model.eval().requires_grad_(False), _inputs(name, padded)
     finally:
         torch.set_default_dtype(default)
 

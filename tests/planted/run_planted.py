@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from planted_cells import by_task  # noqa: F401  (children import it from this folder)
-from planted_grid import cell, environment
 from peft_atlas.bench import processes
 from peft_atlas.bench.runner import Limits, Runner
 from peft_atlas.bench.store import Store
+from planted_cells import by_task  # noqa: F401  (children import it from this folder)
+from planted_grid import cell, environment
 
 processes.PRELOADED = "peft_atlas.bench.child"  # no torch: starts at once
 runner = Runner(Store(Path(sys.argv[1])), Limits(jobs=2), environment(), target="planted_cells:by_task")

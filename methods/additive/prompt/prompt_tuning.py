@@ -45,7 +45,9 @@ class PromptTuning(Method):
                 continue
             table = tower.embedding.weight.value()
             if self.config.init == "vocabulary":
-                ids = torch.randint(tower.embedding.vocabulary, (self.config.tokens,), device="cpu")
+                # drawn on the CPU, so that devices agree; but a count needs no memory for them
+                device = "meta" if table.is_meta else "cpu"
+                ids = torch.randint(tower.embedding.vocabulary, (self.config.tokens,), device=device)
                 prompt = nn.Parameter(table[ids.to(table.device)].detach().float())
             else:
                 prompt = nn.Parameter(torch.empty(self.config.tokens, tower.embedding.width, device=table.device))
