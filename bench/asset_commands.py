@@ -39,14 +39,14 @@ def list_assets(as_json: AsJson = False) -> None:
 
 @app.command()
 def fetch(ids: Ids = None) -> None:
-    """Fetch assets now; cached ones are left alone.
+    """Fetch assets now; cached ones are checked by hash and left alone when whole.
 
     A run fetches what it needs by itself.
     """
     from . import assets
 
     for asset_id in _chosen(ids):
-        path = assets.fetch([asset_id], progress=_progress)[0]
+        path = assets.fetch([asset_id], progress=_progress, full=True)[0]
         print(f"{asset_id}: {path}")
 
 

@@ -52,9 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return _complain("interrupted", 130)
-    except BrokenPipeError:  # `bench ls methods | head -1`
+    except BrokenPipeError:  # `bench ls methods | head -1`; the parser does the same where the pipe breaks earlier
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 1
     except Exception as error:
         # the parser's own errors are no public class, but all can format themselves
         if not hasattr(error, "format_message"):

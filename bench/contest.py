@@ -1,8 +1,8 @@
 """Contests: the trials of one method on one family, with the same budget as every other method's.
 
 A recipe says what may vary: `tuning: {lr: [1.0e-4, 1.0e-2]}` (two floats: the ends of a log-spaced range),
-`tuning: {c: [0.01, 0.1, 1.0, ...]}` (other lists: the values themselves), or several names, whose product must be the
-number of trials (a range takes as many values as the lists leave room for).
+`tuning: {c: [0.01, 0.1, 1.0, ...]}` (other lists: the values themselves, thinned where there are too many), or several
+names, whose product must be the number of trials (a range takes as many values as the lists leave room for).
 """
 
 from __future__ import annotations
@@ -101,15 +101,19 @@ def contests(protocol_id: str, names: Sequence[Name], families: Sequence[str]) -
 
 
 def trial_values(method: str, space: Mapping[str, Any], trials: int) -> list[dict[str, Value]]:
-    """Exactly `trials` sets of values from a recipe's `tuning`, in ascending order of the first name."""
-    lists: dict[str, list[Value]] = {}
+    """Exactly `trials` sets of values from a recipe's `tuning`, in the order of its lists (a range: ascending)."""
     ranges = [name for name, values in space.items() if _is_range(values)]
     explicit = math.prod(len(values) for name, values in space.items() if name not in ranges)
-    if len(ranges) > 1 or not space or trials % explicit or (not ranges and explicit != trials):
-        raise UsageError(f"{method}: its recipe's `tuning` does not make {trials} trials")
+    lists: dict[str, list[Value]] = {}
     for name, values in space.items():
-        lists[name] = _log_spaced(*values, trials // explicit) if name in ranges else list(values)
-    return [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
+        if name in ranges:
+            lists[name] = _log_spaced(values[0], values[1], trials // explicit)
+        else:
+            lists[name] = _thinned(values, trials) if len(space) == 1 else list(values)
+    found = [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
+    if len(found) != trials or len(ranges) > 1 or not space:
+        raise UsageError(f"{method}: its recipe's `tuning` does not make {trials} trials")
+    return found
 
 
 def judge(contest: Contest, store: Store) -> Verdict:
@@ -145,8 +149,17 @@ def _is_range(values: Any) -> bool:
     return len(values) == 2 and all(isinstance(value, float) for value in values)
 
 
+def _thinned(values: Sequence[Value], number: int) -> list[Value]:
+    """At most `number` of the values, both ends among them: a protocol may have fewer trials than the list."""
+    if len(values) <= number or number == 1:
+        return list(values)[: max(number, 1)]
+    return [values[round(step * (len(values) - 1) / (number - 1))] for step in range(number)]
+
+
 def _log_spaced(low: float, high: float, number: int) -> list[Value]:
     """Values from low to high with equal ratios, to two significant digits."""
+    if number < 1:
+        return []
     if number == 1:
         return [float(f"{math.sqrt(low * high):.1e}")]
     return [float(f"{low * (high / low) ** (step / (number - 1)):.1e}") for step in range(number)]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
 
+FIT_SHARE = 0.9  # of a cell's time, for the estimate of what is left
 Style = Literal["auto", "rich", "plain", "none"]
 
 
@@ -181,17 +182,17 @@ class RichDisplay(Display):
     def progress(self, cell: Cell, report: dict[str, Any]) -> None:
         line = self._lines[cell.key]
         step, steps, loss = report.get("step"), report.get("steps"), report.get("loss")
-        counted = step is not None and steps
+        counted = step is not None and steps is not None
         self._cells.update(
             line,
             phase=report.get("phase", ""),
-            completed=step if counted else 0,
-            total=steps if counted else None,
+            completed=step or 0,
+            total=steps,
             steps=f"{step}/{steps}" if counted else "",
             loss="" if loss is None else f"loss {loss:.3f}",
         )
-        if counted and report.get("phase") == "fit":
-            self._share[cell.key] = 0.9 * float(step) / float(steps)
+        if step is not None and steps is not None and report.get("phase") == "fit":
+            self._share[cell.key] = FIT_SHARE * step / steps
             self._move()
 
     def finished(self, cell: Cell, record: Record) -> None:

@@ -45,8 +45,8 @@ def ended_by(exit_code: int | None, printed: str) -> ErrorReport:
 
 
 def trimmed(text: str) -> str:
-    """The end of a traceback, without paths of this machine."""
-    text = private(text)
+    """The end of a traceback, without paths of this machine and without the list of modules that a crash prints."""
+    text = private(re.sub(r"\n*Extension modules: .*", "", text))
     return text if len(text) <= MAX_TRACEBACK else "..." + text[-MAX_TRACEBACK:]
 
 

@@ -65,7 +65,7 @@ class Resolved:
     sources: Mapping[str, tuple[str, str]]  # name -> (layer, where the value is from)
 
 
-def expand(names: str | Iterable[str] | Iterable[Name]) -> list[Name]:
+def expand(names: str | Iterable[str | Name]) -> list[Name]:
     """Methods by name; a group (`reparameterized`, `all`) stands for its methods. No doubles, order kept."""
     methods = registry("methods")
     typed = parse(names) if isinstance(names, str) else [n for name in names for n in _as_names(name)]

@@ -68,8 +68,10 @@ class Cell(_Strict):
     task: TaskIdentity
     backbone: BackboneIdentity
     seed: int
-    selection: bool = Field(False, description="a tuning trial: trained and scored on parts of the training split")
-    steps: int | None = Field(None, description="optimiser steps where they are not the protocol's (tuning), else null")
+    selection: bool = Field(default=False, description="a tuning trial: trained and scored on the training split alone")
+    steps: int | None = Field(
+        default=None, description="optimiser steps where they are not the protocol's (tuning), else null"
+    )
 
     @property
     def key(self) -> str:
@@ -119,7 +121,7 @@ class CurvePoint(_Strict):
 
     step: int
     loss: float = Field(description="training loss of the batch before the step")
-    lr: float | None = Field(None, description="learning rate of the method's first parameter group")
+    lr: float | None = Field(default=None, description="learning rate of the method's first parameter group")
 
 
 class ParameterCounts(_Strict):
@@ -144,13 +146,15 @@ class StepTimes(_Strict):
 class Times(_Strict):
     """Wall seconds of the phases, on a machine that may have run other cells at the same time; null: not reached."""
 
-    start: float | None = Field(None, description="from the parent's request for a process to the start of the cell")
-    load: float | None = Field(None, description="load the backbone")
-    data: float | None = Field(None, description="build splits and prepare them for the backbone")
-    attach: float | None = Field(None, description="build the method and add it to the backbone")
-    fit: float | None = Field(None, description="train")
-    evaluate: float | None = Field(None, description="predict the evaluation split and score it")
-    total: float | None = Field(None, description="from the start of the cell to the record")
+    start: float | None = Field(
+        default=None, description="from the parent's request for a process to the start of the cell"
+    )
+    load: float | None = Field(default=None, description="load the backbone")
+    data: float | None = Field(default=None, description="build splits and prepare them for the backbone")
+    attach: float | None = Field(default=None, description="build the method and add it to the backbone")
+    fit: float | None = Field(default=None, description="train")
+    evaluate: float | None = Field(default=None, description="predict the evaluation split and score it")
+    total: float | None = Field(default=None, description="from the start of the cell to the record")
     step: StepTimes | None = None
 
 
@@ -159,7 +163,7 @@ class MemoryUse(_Strict):
 
     peak_rss_above_baseline_bytes: int = Field(description="largest resident set, less the one at the cell's start")
     baseline_rss_bytes: int = Field(description="resident set at the cell's start: the interpreter and its libraries")
-    limit_bytes: int | None = Field(None, description="limit set on the process's data by the user, else null")
+    limit_bytes: int | None = Field(default=None, description="limit set on the process's data by the user, else null")
 
 
 class DataFingerprints(_Strict):

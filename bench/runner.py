@@ -283,6 +283,6 @@ def failed(records: Sequence[Record]) -> list[Record]:
 def _printed(child: _Child) -> str:
     """The last words of a process."""
     try:
-        return child.job.printed.read_text(encoding="utf-8", errors="replace")[-4000:]
+        return child.job.printed.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""

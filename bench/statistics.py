@@ -26,10 +26,10 @@ class Estimate:
 def interval(values_per_seed: Sequence[np.ndarray]) -> Estimate:
     """Mean over seeds and items, from one array of per-item values a seed; all seeds share the items, in order.
 
-    Values follow y[s, i] = mean + seed[s] + item[i] + rest[s, i]. The variance of the grand mean is that of the seeds'
-    means over S, plus that of the items' means over N, less the rest's share that both contain (never below either).
-    Quantiles are Student's t with Welch and Satterthwaite's degrees of freedom. **With one seed only the sampling of
-    items is covered**, not the spread over seeds.
+    Values follow y[s, i] = mean + seed[s] + item[i] + rest[s, i]. The error of the grand mean has two independent
+    parts: the spread of the seeds' means over S, and that of the items' means over N, less the rest's share that the
+    first part already contains. Each gets its own t quantile (S - 1 and N - 1 degrees of freedom), and the squared
+    half-widths add up (Howe 1974). **With one seed only the sampling of items is covered**, not the spread over seeds.
 
     Raises ValueError for no seed, no item, or seeds with different items.
     """
@@ -46,12 +46,8 @@ def interval(values_per_seed: Sequence[np.ndarray]) -> Estimate:
     by_seed = float(values.mean(axis=1).var(ddof=1)) / seeds
     rest = values - values.mean(axis=0) - values.mean(axis=1, keepdims=True) + mean
     shared = float((rest**2).sum()) / ((seeds - 1) * (items - 1)) / (seeds * items)
-    variance = max(by_seed + by_item - shared, by_seed, by_item)
-    if variance == 0:
-        return Estimate(mean, 0.0)
-    weight = by_seed**2 / (seeds - 1) + by_item**2 / (items - 1)
-    freedom = (by_seed + by_item) ** 2 / weight
-    return Estimate(mean, _t(freedom) * math.sqrt(variance))
+    squared = _t(seeds - 1) ** 2 * by_seed + _t(items - 1) ** 2 * max(by_item - shared, 0.0)
+    return Estimate(mean, math.sqrt(squared))
 
 
 def mean_of(estimates: Sequence[Estimate]) -> Estimate:
@@ -63,7 +59,7 @@ def mean_of(estimates: Sequence[Estimate]) -> Estimate:
     return Estimate(mean, math.sqrt(sum(half**2 for half in halves if half is not None)) / len(estimates))
 
 
-def _t(freedom: float) -> float:
+def _t(freedom: int) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, 0.5 + CONFIDENCE / 2))

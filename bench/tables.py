@@ -42,7 +42,8 @@ class ResultTable:
 
     def text(self, width: int = 100) -> str:
         """The table; columns that do not fit `width` go to further blocks, no number is cut."""
-        blocks, room = [], 0
+        blocks: list[list[tuple[str, list[str]]]] = []
+        room = 0
         names = max(len(name) for name in [*self.methods, "method"])
         for title, values in self.columns:
             size = max(len(title), *map(len, values)) + GAP
@@ -71,20 +72,18 @@ def result_table(plan: Plan, store: Store) -> ResultTable:
         for name in methods
         for task in plan.tasks
     }
-    columns = []
-    for task in plan.tasks:
-        metric = next((e.metric for (_, t), e in entries.items() if t == task and e.metric), None)
-        columns.append((_title(task, metric), [str(entries[name, task]) for name in methods]))
+    columns = [(task, [str(entries[name, task]) for name in methods]) for task in plan.tasks]
     columns += _suite_means(plan, methods, entries)
     columns += _parameter_columns(plan, methods, records)
-    return ResultTable(methods, [(title, _aligned(values)) for title, values in columns], _notes(plan, records))
+    notes = [*_metric_notes(entries), *_notes(plan, records)]
+    return ResultTable(methods, [(title, _aligned(values)) for title, values in columns], notes)
 
 
 def _entry(found: Sequence[Record | None], store: Store, impossible: bool) -> Entry:
     if impossible:
         return Entry(None, None, 0, 0, "unsupported")
     good = [record for record in found if record is not None and record.primary is not None and record.status == "ok"]
-    bad = [record.status for record in found if record is not None and record.status != "ok"]
+    bad: list[str] = [record.status for record in found if record is not None and record.status != "ok"]
     status = "ok" if len(good) == len(found) and good else (bad or ["missing"])[0]
     if not good or good[0].primary is None:
         return Entry(None, None, 0, len(found), status)
@@ -114,12 +113,6 @@ def value_text(estimate: Estimate, metric: str | None) -> str:
     return text if estimate.half_width is None else f"{text} ± {estimate.half_width:.{digits}f}"
 
 
-def _title(name: str, metric: str | None) -> str:
-    if metric is None:
-        return name
-    return f"{name} [{metric.replace('_', ' ')}{' %' if metric in PERCENT else ''}]"
-
-
 def _suite_means(
     plan: Plan, methods: Sequence[str], entries: Mapping[tuple[str, str], Entry]
 ) -> list[tuple[str, list[str]]]:
@@ -137,7 +130,7 @@ def _suite_means(
             row = [entries[name, task] for task in tasks]
             estimates = [entry.estimate for entry in row if entry.estimate is not None and entry.ok == entry.asked]
             values.append(value_text(mean_of(estimates), metric) if len(estimates) == len(row) else "incomplete")
-        columns.append((_title(f"{suite.name} mean", metric), values))
+        columns.append((f"{suite.name} mean", values))
     return columns
 
 
@@ -157,20 +150,39 @@ def _parameter_columns(
     return columns
 
 
+def _metric_notes(entries: Mapping[tuple[str, str], Entry]) -> list[str]:
+    """What the numbers are; tasks are named where metrics differ."""
+    tasks: dict[str, dict[str, None]] = {}
+    for (_, task), entry in entries.items():
+        if entry.metric is not None:
+            tasks.setdefault(entry.metric, {})[task] = None
+    names = {metric: metric.replace("_", " ") + (" in %" if metric in PERCENT else "") for metric in tasks}
+    if len(tasks) < 2:
+        return list(names.values())
+    return ["; ".join(f"{names[metric]}: {', '.join(found)}" for metric, found in tasks.items())]
+
+
 def _notes(plan: Plan, records: Mapping[str, Record | None]) -> list[str]:
     notes = []
     known = [record for record in records.values() if record is not None]
-    seeds = {cell.seed for cell in plan.cells}
     if any(record.status == "ok" for record in known):
-        covers = "seeds and test items" if len(seeds) > 1 else "the sampling of test items, not of seeds (one seed)"
+        several = len({cell.seed for cell in plan.cells}) > 1
+        covers = "seeds and test items" if several else "the sampling of test items, not of seeds (one seed)"
         notes.append(f"± half-width of the 95% interval over {covers}; trainable parameters without the head")
-    for record in known:
-        if record.status != "ok" and record.error is not None:
-            notes.append(f"{record.cell}: {record.status} in {record.phase}: {_first_line(record.error.message)}")
     different = sorted({r.cell.task.id for r in known if r.data is not None and not r.data.matches_card})
     if different:
-        notes.append(f"data differ from the task's card: {', '.join(different)} (`bench doctor` tells more)")
-    return [*notes, *unsupported_lines(plan)]
+        notes.append(f"the data are not those of the task's card: {', '.join(different)}")
+    return [*notes, *_failure_lines(known), *unsupported_lines(plan)]
+
+
+def _failure_lines(records: Sequence[Record]) -> list[str]:
+    """One line for each method and kind of failure."""
+    places: dict[str, list[str]] = {}
+    for record in records:
+        if record.status != "ok" and record.error is not None:
+            what = f"{record.cell.method.name}: {record.status} in {record.phase}: {_first_line(record.error.message)}"
+            places.setdefault(what, []).append(f"{record.cell.task.id} seed {record.cell.seed}")
+    return [f"{what} ({', '.join(found)})" for what, found in places.items()]
 
 
 def unsupported_lines(plan: Plan) -> list[str]:

@@ -27,9 +27,8 @@ def source_hash(file: Path) -> str:
     """16 hex digits over a module's syntax tree: comments, docstrings and layout do not count."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
-        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        if documented and ast.get_docstring(node, clean=False) is not None:
-            node.body = node.body[1:]
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = node.body[1:] if ast.get_docstring(node, clean=False) is not None else node.body
     return hashlib.sha256(_text(tree).encode()).hexdigest()[:16]
 
 

@@ -355,8 +355,8 @@ def test_the_manifest_pins_everything(monkeypatch: pytest.MonkeyPatch) -> None:
         assert entry.conversion in conversion.CONVERSIONS
         assert entry.files and (entry.members or entry.trees)
         assert entry.licence and entry.citation and set(entry.second_source) == {"hub", "file", "revision", "sha256"}
-        for digest in (entry.wheel.sha256, *(part.sha256 for part in (*entry.members, *entry.trees))):
-            assert len(bytes.fromhex(digest)) == 32
+        digests = [entry.wheel.sha256, *(m.sha256 for m in entry.members), *(tree.sha256 for tree in entry.trees)]
+        assert {len(bytes.fromhex(digest)) for digest in digests} == {32}
         assert len(bytes.fromhex(entry.content)) == 8
 
 

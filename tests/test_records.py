@@ -16,7 +16,7 @@ from peft_atlas.bench.records import ErrorReport, Primary, Record, Status, from_
 from peft_atlas.bench.store import TEMPORARY, Store, StoreError
 
 sys.path.insert(0, str(Path(__file__).parent / "planted"))
-from planted_grid import cell, environment  # noqa: E402
+from planted_grid import cell, environment  # type: ignore[import-not-found]
 
 
 def record(attempt: int = 1, status: Status = "ok", value: float = 0.5, seed: int = 0, **changes: Any) -> Record:
@@ -57,7 +57,7 @@ def test_the_key_is_the_identity_and_nothing_else() -> None:
         cell("t", method=base.method.model_copy(update={"version": 2})),
     ]
     assert len({base.key, *(other.key for other in others)}) == len(others) + 1
-    assert base.key == cell("t").key == "37b3ba85d9a17cc4", "keys name folders of published records"
+    assert base.key == cell("t").key == "dd7feb00c0a70c41", "keys name folders of published records"
 
 
 def test_a_record_whose_cell_was_edited_is_refused() -> None:
@@ -69,7 +69,8 @@ def test_a_record_whose_cell_was_edited_is_refused() -> None:
 
 def test_older_records_are_upgraded_and_newer_ones_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def from_v0(data: dict[str, Any]) -> dict[str, Any]:
-        return {**data, "status": data.pop("outcome")}
+        outcome = data.pop("outcome")
+        return {**data, "status": outcome}
 
     monkeypatch.setitem(records.UPGRADES, 0, from_v0)
     data = json.loads(to_json(record()))
@@ -97,8 +98,8 @@ def test_the_schema_defines_every_number() -> None:
 def test_the_newest_ok_attempt_counts_else_the_newest(tmp_path: Path) -> None:
     store = Store(tmp_path)
     assert store.current(cell("some-task")) is None and store.next_attempt(cell("some-task")) == 1
-    for attempt, status in enumerate(("error", "oom"), start=1):
-        store.add(record(attempt, status))
+    store.add(record(1, "error"))
+    store.add(record(2, "oom"))
     assert store.current(cell("some-task")) == record(2, "oom")
     store.add(record(3, "ok"))
     store.add(record(4, "timeout"))

@@ -19,7 +19,7 @@ from peft_atlas.bench.store import Store, StoreError
 
 PLANTED = Path(__file__).parent / "planted"
 sys.path.insert(0, str(PLANTED))  # children import the planted cells by name
-from planted_grid import cell, environment  # noqa: E402
+from planted_grid import cell, environment  # type: ignore[import-not-found]  # noqa: E402
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux")
 
@@ -53,7 +53,7 @@ def alive(pid: int) -> bool:
 
 
 @pytest.fixture
-def marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Folder where planted cells leave their process ids."""
     folder = tmp_path / "marks"
     folder.mkdir()
@@ -66,7 +66,7 @@ def test_every_end_of_a_cell_is_a_record_and_the_others_run(tmp_path: Path) -> N
     good = records["good"]
     assert (good.status, good.phase) == ("ok", "done")
     assert good.primary is not None and good.primary.value == 0.75
-    assert good.times.step is not None and (good.times.step.n, good.times.step.median) == (2, pytest.approx(0.15))
+    assert good.times.step is not None and good.times.step.n == 2 and good.times.step.median == pytest.approx(0.15)
     assert good.times.fit is not None and good.times.load is None
     arrays = Store(tmp_path).predictions(good)
     assert arrays is not None and arrays["per_item"].tolist() == [1, 1, 1, 0]

@@ -130,7 +130,7 @@ class MatrixSite:
         module = self.module
         weight, bias = self.weight().clone(), module._parameters.get("bias")
         kept = (module._parameters["weight"].detach().clone(), bias)  # type: ignore[union-attr]
-        new_bias = torch.zeros(weight.shape[0], dtype=weight.dtype, device=weight.device) if bias is None else bias.clone()
+        new_bias = weight.new_zeros(weight.shape[0]) if bias is None else bias.clone()
         for edit in self.reparams + self.others:
             rows = torch.arange(weight.shape[0]) if edit.rows is None else rows_index(edit.rows, weight)
             weight[rows], new_bias[rows] = _merge_rows(edit, weight[rows], new_bias[rows])
@@ -198,9 +198,7 @@ def _merge_rows(edit: Edit, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tenso
 class LinearPlace(TensorPlace):
     """A linear map (B, ..., d_in) -> (B, ..., d_out): a module's matrix, or some of its output rows."""
 
-    def __init__(
-        self, edits: Edits, module: nn.Module, name: str, rows: Rows = None, transposed: bool = False
-    ) -> None:
+    def __init__(self, edits: Edits, module: nn.Module, name: str, rows: Rows = None, transposed: bool = False) -> None:
         super().__init__(edits, module, "weight", name, rows)
         self.transposed = transposed
         weight: Any = module._parameters["weight"]

@@ -71,6 +71,11 @@ class Backbone(ABC):
     def width(self) -> int:
         """Length of a feature vector."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        return next(self.model.parameters()).device
+
     @abstractmethod
     def prepare(self, split: Split) -> dict[str, torch.Tensor]:
         """All items as CPU tensors whose first dimension is the item (compact: uint8 pixels, padded token ids).

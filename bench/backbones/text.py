@@ -89,7 +89,7 @@ class TransformersBackbone(Backbone):
         return prepared
 
     def batch(self, prepared: dict[str, Tensor], index: Tensor) -> dict[str, Tensor]:
-        chosen = {name: tensor[index] for name, tensor in prepared.items()}
+        chosen = {name: tensor[index].to(self.device) for name, tensor in prepared.items()}
         longest = int(chosen["attention_mask"].sum(1).max())
         for name in ("input_ids", "attention_mask"):
             chosen[name] = chosen[name][:, :longest]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..assets import asset
+from ..errors import UsageError
 from .contract import Backbone
 
 if TYPE_CHECKING:
@@ -31,7 +32,10 @@ class VisionBackbone(Backbone):
 
     def __init__(self, card: Any, options: Mapping[str, Any], meta: bool = False) -> None:
         self.size = int(options.get("image_size", DEFAULT_SIZE))
-        mean, std = NORMALISATION[options.get("normalisation", "imagenet")]
+        name = options.get("normalisation", "imagenet")
+        if name not in NORMALISATION:
+            raise UsageError(f"unknown normalisation {name!r}; known: {', '.join(NORMALISATION)}")
+        mean, std = NORMALISATION[name]
         self.mean, self.std = torch.tensor(mean).view(1, 3, 1, 1), torch.tensor(std).view(1, 3, 1, 1)
         super().__init__(card, options, meta)
 
@@ -86,8 +90,9 @@ class VisionBackbone(Backbone):
         return prepared
 
     def batch(self, prepared: dict[str, Tensor], index: Tensor) -> dict[str, Tensor]:
-        chosen = {name: tensor[index] for name, tensor in prepared.items()}
-        chosen["pixels"] = (chosen["pixels"].float() / 255 - self.mean) / self.std
+        chosen = {name: tensor[index].to(self.device) for name, tensor in prepared.items()}
+        mean, std = self.mean.to(self.device), self.std.to(self.device)
+        chosen["pixels"] = (chosen["pixels"].float() / 255 - mean) / std
         return chosen
 
     def encode(self, batch: dict[str, Tensor]) -> Tensor:
@@ -98,4 +103,6 @@ class VisionBackbone(Backbone):
 def _resized(images: np.ndarray, size: int) -> np.ndarray:
     from PIL import Image
 
-    return np.stack([np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC)) for image in images])
+    return np.stack(
+        [np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC)) for image in images]
+    )

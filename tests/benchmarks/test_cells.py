@@ -10,9 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 import peft_atlas
+import pytest
 
 
 def overhead(times: Any) -> float:
@@ -24,7 +23,9 @@ def test_smoke_cells(benchmark: Any, tmp_path: Path) -> None:
     folders = iter(range(100))
 
     def run() -> Any:
-        return peft_atlas.run("lora,vpt", "smoke", protocol="smoke", results=tmp_path / str(next(folders)), display="none")
+        return peft_atlas.run(
+            "lora,vpt", "smoke", protocol="smoke", results=tmp_path / str(next(folders)), display="none"
+        )
 
     outcome = benchmark.pedantic(run, rounds=2, warmup_rounds=1)
     for record in outcome:

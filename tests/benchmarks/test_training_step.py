@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 import torch
-
 from peft_atlas.bench.attachment import attach
 from peft_atlas.bench.registry import registry
 

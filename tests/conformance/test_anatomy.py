@@ -97,7 +97,9 @@ def scaled_plus(scale: Tensor, shift: Tensor, w: Tensor) -> Tensor:
     return w * scale + shift
 
 
-def apply_verbs(places: list[LinearPlace], verbs: list[tuple[int, str]]) -> tuple[Callable[[Tensor], Tensor], list[Any]]:
+def apply_verbs(
+    places: list[LinearPlace], verbs: list[tuple[int, str]]
+) -> tuple[Callable[[Tensor], Tensor], list[Any]]:
     """Do the verbs, and return what they should compute: the definitions in the docstring of `linear`, as closures."""
     module: Any = places[0].module
     matrix = module.weight.detach().clone()
@@ -125,9 +127,7 @@ def apply_verbs(places: list[LinearPlace], verbs: list[tuple[int, str]]) -> tupl
             s = draw(place.d_out) if verb != "shift" else None
             t = draw(place.d_out) if verb != "scale" else None
             handles.append(place.affine(s, t))
-            steps[i].append(
-                lambda g, s=s, t=t: lambda x: g(x) * (1.0 if s is None else s) + (0.0 if t is None else t)
-            )
+            steps[i].append(lambda g, s=s, t=t: lambda x: g(x) * (1.0 if s is None else s) + (0.0 if t is None else t))
     functions = []
     for w, rows, more in zip(weights, index, steps, strict=True):
         g: Callable[[Tensor], Tensor] = partial(F.linear, weight=w, bias=bias[rows])
@@ -470,7 +470,9 @@ def test_a_prefix_in_front_of_the_keys(form: str, with_bias: bool, keys: int) ->
     bias = draw(1, 4, 5, keys) if with_bias else None
     context = Context(mask=mask, bias=bias, causal=form == "causal", scale=0.3)
     if keys == 5 or form != "causal":  # torch's own causal flag is for equal lengths
-        assert close(attend(q, k, v, context), explicit(q, k, v, allowed.expand(2, 4, 5, keys), bias if with_bias else 0.0, 0.3))
+        assert close(
+            attend(q, k, v, context), explicit(q, k, v, allowed.expand(2, 4, 5, keys), bias if with_bias else 0.0, 0.3)
+        )
     wide = context.widen(N, 5, keys, q.device)
     visible = torch.cat([torch.ones(2, 1, 5, N, dtype=torch.bool), allowed], -1).expand(2, 4, 5, keys + N)
     zero = 0.0 if bias is None else F.pad(bias, (N, 0))
@@ -509,7 +511,7 @@ def last_hidden(t: Any, tower: Any) -> Tensor:
 @pytest.mark.parametrize("name", TOKENS)
 @pytest.mark.parametrize("padded", [True, False])
 def test_tokens_of_one_block_are_keys_and_values_for_the_others(name: str, padded: bool) -> None:
-    """In the last block alone, extra tokens act on the text as a prefix of their own keys and values, at no position."""
+    """In the last block alone, extra tokens act on the text as their own keys and values would, at no position."""
     t = tiny(name, padded=padded, dtype=DOUBLE)
     anatomy = anatomy_of(t.model)
     for tower in anatomy.towers.values():
@@ -747,7 +749,9 @@ def test_a_classifier_on_top_stays_trainable() -> None:
     import transformers as hf
     from timm.models.vision_transformer import VisionTransformer
 
-    config = hf.BertConfig(vocab_size=64, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
+    config = hf.BertConfig(
+        vocab_size=64, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64
+    )
     bert = hf.BertForSequenceClassification(config)
     vit = VisionTransformer(img_size=28, patch_size=14, embed_dim=32, depth=1, num_heads=2, num_classes=5)
     for model, head in ((bert, "classifier."), (vit, "head.")):

@@ -20,7 +20,7 @@ from peft_atlas.methods.contract import Method
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from .tiny import LACKS, NAMES, WIDTH, Tiny, outputs, tiny
+from .tiny import LACKS, NAMES, WIDTH, Tiny, outputs, tiny, tiny_on_meta
 
 SMALL = {"r": 4, "alpha": 8, "tokens": 3, "bottleneck": 4, "hidden": 8}
 VARIANTS: dict[str, list[dict[str, Any]]] = {
@@ -110,7 +110,7 @@ def traces(model: nn.Module) -> list[str]:
         for key in module.__dict__
         if key == "forward" or key.startswith("_atlas")
     ]
-    left += [name for name, parameter in model.named_parameters() if parameter.requires_grad or parameter.grad is not None]
+    left += [name for name, p in model.named_parameters() if p.requires_grad or p.grad is not None]
     left += [f"hooks of {type(m).__name__}" for m in model.modules() if m._forward_hooks or m._forward_pre_hooks]
     for config in configs(model):
         left += [f"config.{key}" for key in config.__dict__ if key.startswith("_atlas")]
@@ -248,8 +248,8 @@ def test_merge_equals_unmerged_or_is_refused(case: Case, name: str) -> None:
     unmerged, attached_bits = t.outputs(), bits(t.model)
     try:
         handle = method.merge()
-    except Unmergeable as error:
-        assert "merged" in str(error) or "bias" in str(error)
+    except Unmergeable:
+        assert case[0] not in ("lora", "full", "linear", "ln-tuning")
     else:
         assert relative(t.outputs(), unmerged) < 1e-5
         again = method.merge()  # must not fold twice
@@ -344,8 +344,8 @@ def test_pickle_keeps_the_function(case: Case, name: str) -> None:
 @trained_cells
 def test_checkpointing_gives_the_same_gradients(case: Case, name: str) -> None:
     def gradients(checkpointing: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        t = tiny(name)
-        method = attached(case, t.model)
+        t = tiny(name, dtype=torch.float64)  # T5's biases require a gradient when checkpointed: another kernel
+        method = attached(case, t.model).double()
         perturb(method)
         t.model.train()
         if checkpointing and name.startswith("vit"):
@@ -358,10 +358,10 @@ def test_checkpointing_gives_the_same_gradients(case: Case, name: str) -> None:
         return y.detach(), {key: p.grad for key, p in method.adapter_parameters() if p.grad is not None}
 
     plain, checkpointed = gradients(False), gradients(True)
-    assert torch.equal(plain[0], checkpointed[0])
+    assert relative(plain[0], checkpointed[0]) < 1e-12
     assert plain[1].keys() == checkpointed[1].keys()
     for key in plain[1]:
-        assert torch.allclose(plain[1][key], checkpointed[1][key], rtol=1e-5, atol=1e-5), key
+        assert torch.allclose(plain[1][key], checkpointed[1][key], rtol=1e-10, atol=1e-10), key
 
 
 PAIRS = [(a, b) for i, a in enumerate(CASES) for b in CASES[i:] if "linear" not in (a[0], b[0])]
@@ -455,7 +455,7 @@ def test_trainable_count_is_the_closed_form(case: Case, name: str) -> None:
 
 @cells
 def test_meta_device_counts_the_same(case: Case, name: str) -> None:
-    real, meta = tiny(name), tiny(name).model.to("meta")
+    real, meta = tiny(name), tiny_on_meta(name)
     here, there = attached(case, real.model), attached(case, meta)
     assert [(k, p.shape) for k, p in here.adapter_parameters()] == [(k, p.shape) for k, p in there.adapter_parameters()]
     assert all(p.is_meta for _, p in there.adapter_parameters())

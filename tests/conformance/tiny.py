@@ -60,6 +60,12 @@ def tiny(name: str, *, padded: bool = True, dtype: torch.dtype = torch.float32, 
     return Tiny(name, model.to(dtype), {key: _cast(value, dtype) for key, value in inputs.items()})
 
 
+def tiny_on_meta(name: str) -> nn.Module:
+    """The same architecture without values."""
+    with torch.device("meta"):
+        return _model(name)
+
+
 @cache
 def _drawn(name: str, padded: bool, seed: int) -> tuple[nn.Module, dict[str, Any]]:
     default = torch.get_default_dtype()
@@ -112,23 +118,22 @@ def _model(name: str) -> nn.Module:
     if name == "gpt2":
         zero = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
         config = hf.GPT2Config(
-            vocab_size=VOCABULARY, n_embd=WIDTH, n_layer=BLOCKS, n_head=2, n_positions=64, bos_token_id=1, eos_token_id=2,
-            **zero,
+            vocab_size=VOCABULARY, n_embd=WIDTH, n_layer=BLOCKS, n_head=2, n_positions=64,
+            bos_token_id=1, eos_token_id=2, **zero,
         )  # fmt: skip
         return hf.GPT2LMHeadModel(config)
     if name == "t5":
-        sizes = {"vocab_size": VOCABULARY, "d_model": WIDTH, "d_kv": 16, "d_ff": 64, "num_layers": BLOCKS, "num_heads": 2}
-        return hf.T5ForConditionalGeneration(hf.T5Config(**sizes, dropout_rate=0.0, decoder_start_token_id=0))
+        sizes = {"d_model": WIDTH, "d_kv": 16, "d_ff": 64, "num_layers": BLOCKS, "num_heads": 2}
+        rest = {"vocab_size": VOCABULARY, "dropout_rate": 0.0, "decoder_start_token_id": 0}
+        return hf.T5ForConditionalGeneration(hf.T5Config(**sizes, **rest))
     if name == "clip-vision":
         sizes = {key: value for key, value in plain.items() if key != "vocab_size"}
         return hf.CLIPVisionModel(hf.CLIPVisionConfig(**sizes, image_size=28, patch_size=14))
     if name == "clip-text":
         return hf.CLIPTextModel(hf.CLIPTextConfig(**plain, max_position_embeddings=32, eos_token_id=63))
     if name == "bloom":
-        config = hf.BloomConfig(
-            vocab_size=VOCABULARY, hidden_size=WIDTH, n_layer=BLOCKS, n_head=2, hidden_dropout=0.0, attention_dropout=0.0
-        )
-        return hf.BloomForCausalLM(config)
+        sizes = {"vocab_size": VOCABULARY, "hidden_size": WIDTH, "n_layer": BLOCKS, "n_head": 2}
+        return hf.BloomForCausalLM(hf.BloomConfig(**sizes, hidden_dropout=0.0, attention_dropout=0.0))
     raise ValueError(name)
 
 

@@ -30,9 +30,7 @@ def tower(builder: Builder, stack: Any) -> Tower:
         module=stack,
         width=width,
         blocks=[_block(builder, i, module, config) for i, module in enumerate(modules)],
-        tokens=Tokens(
-            builder.edits, modules, width, 0, Widening(partial(widen, bool(config.is_decoder)), same_output)
-        ),
+        tokens=Tokens(builder.edits, modules, width, 0, Widening(partial(widen, bool(config.is_decoder)), same_output)),
         output=None,
         embedding=builder.embedding(stack.embeddings.word_embeddings),
         other_ops=[builder.op(stack.embeddings.LayerNorm, width)],

@@ -66,7 +66,10 @@ def _block(builder: Builder, index: int, module: Any, width: int) -> Block:
             )
         ],
         feedforward=builder.feedforward(
-            f"{name}.feedforward", up, down, builder.sublayer(f"{name}.feedforward", width, mlp, mlp.dense_4h_to_h, second)
+            f"{name}.feedforward",
+            up,
+            down,
+            builder.sublayer(f"{name}.feedforward", width, mlp, mlp.dense_4h_to_h, second),
         ),
         norms=[builder.op(first, width, followers=(q, k, v)), builder.op(second, width, followers=(up,))],
         skipped=partial(first_of_tuple, 2),

@@ -61,7 +61,10 @@ def _block(builder: Builder, name: str, index: int, module: Any, config: Any, ca
             )
         ],
         feedforward=builder.feedforward(
-            f"{name}.feedforward", up, down, builder.sublayer(f"{name}.feedforward", width, mlp, mlp, module.layer_norm2)
+            f"{name}.feedforward",
+            up,
+            down,
+            builder.sublayer(f"{name}.feedforward", width, mlp, mlp, module.layer_norm2),
         ),
         norms=[
             builder.op(module.layer_norm1, width, followers=(q, k, v)),

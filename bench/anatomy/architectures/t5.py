@@ -115,9 +115,7 @@ def _block(builder: Builder, name: str, index: int, module: Any, config: Any) ->
     )
 
 
-def _attention(
-    builder: Builder, name: str, layer: nn.Module, attribute: str, config: Any
-) -> tuple[Attention, OpPlace]:
+def _attention(builder: Builder, name: str, layer: nn.Module, attribute: str, config: Any) -> tuple[Attention, OpPlace]:
     module: Any = getattr(layer, attribute)
     q, k, v, o = (builder.linear(m) for m in (module.q, module.k, module.v, module.o))
     is_cross = attribute == "EncDecAttention"

@@ -54,9 +54,7 @@ def tower(builder: Builder, stack: Any) -> Tower:
         module=stack,
         width=width,
         blocks=blocks,
-        tokens=Tokens(
-            builder.edits, list(stack.blocks), width, stack.num_prefix_tokens, Widening(_widen, same_output)
-        ),
+        tokens=Tokens(builder.edits, list(stack.blocks), width, stack.num_prefix_tokens, Widening(_widen, same_output)),
         output=builder.op(final, width) if has_final else None,
         patch_embedding=builder.op(stack.patch_embed, width, carrier=stack.patch_embed.proj),
         other_ops=before,

@@ -105,6 +105,10 @@ class Prefix(Method):
         fit.gradient_descent()
         self.values.drop_projection()
 
+    def shipped(self) -> dict[str, Tensor]:
+        """The values alone, also while a projection still makes them."""
+        return {"adapter.values.table": self.values().detach()}
+
     def load_shipped(self, tensors: dict[str, Tensor]) -> None:
         self.values.drop_projection()
         super().load_shipped(tensors)

@@ -24,7 +24,8 @@ class LoRAConfig(TargetedConfig):
     alpha: float = Field(gt=0, description="scale of the product is alpha / r")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the input of A")
     init: Literal["kaiming", "gaussian"] = Field(
-        "kaiming", description="A uniform in +-1/sqrt(d_in), as the authors' code draws it; or normal with deviation 1/r"
+        "kaiming",
+        description="A uniform in +-1/sqrt(d_in), as the authors' code draws it; or normal with deviation 1/r",
     )
 
 
