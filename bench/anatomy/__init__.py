@@ -10,6 +10,7 @@ from .architectures import describer, known, register
 from .builder import Builder
 from .chain import Handle, around
 from .edits import Edits, Unmergeable
+from .tower import Tower
 
 __all__ = ["Anatomy", "Handle", "Unmergeable", "anatomy_of", "around", "register", "target_names"]
 
@@ -18,7 +19,7 @@ def anatomy_of(model: nn.Module) -> Anatomy:
     """Find the stacks of blocks in `model` and describe them. An unknown architecture is a `UsageError`."""
     edits = Edits()
     builder = Builder(model, edits)
-    towers = {}
+    towers: dict[str, Tower] = {}
     inside: set[nn.Module] = set()
     for module in model.modules():
         describe = describer(type(module).__name__)

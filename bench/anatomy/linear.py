@@ -88,7 +88,7 @@ class MatrixSite:
         for edit in self.reparams:
             weight = RowsOf(edit.rows, edit.function)(weight)
         for edit in columns:
-            weight = RowsOf(edit.rows, partial(torch.mul, edit.scale))(weight)
+            weight = RowsOf(edit.rows, partial(torch.mul, _given(edit.scale)))(weight)
         self.module.__dict__["weight"] = weight.t() if self.transposed else weight
         try:
             return next(x)
@@ -181,11 +181,16 @@ def rows_index_last(rows: slice | Tensor, y: Tensor) -> Tensor:
     return torch.arange(*rows.indices(y.shape[-1]), device=y.device)
 
 
+def _given(scale: Tensor | None) -> Tensor:
+    assert scale is not None, "scale_in always has a scale"
+    return scale
+
+
 def _merge_rows(edit: Edit, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     if edit.verb == "reparam":
         return edit.function(weight), bias
     if edit.verb == "scale_in":
-        return weight * edit.scale, bias
+        return weight * _given(edit.scale), bias
     if edit.verb == "affine":
         scale = 1.0 if edit.scale is None else edit.scale
         weight = weight if edit.scale is None else edit.scale[:, None] * weight
@@ -281,7 +286,8 @@ class Cast:
     def weight_delta(self) -> Tensor:
         if not hasattr(self.f, "weight_delta"):
             raise Unmergeable(f"{type(self.f).__name__} is not a linear map")
-        return self.f.weight_delta()
+        delta: Tensor = self.f.weight_delta()  # type: ignore[operator]
+        return delta
 
 
 def _cast(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

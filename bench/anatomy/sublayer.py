@@ -165,7 +165,11 @@ class Sublayer:
     def _uninstall(self) -> None:
         if self._entry is None or self._exit is None or self._entry.functions or self._exit.edits:
             return
-        places = [(self.entry_module, self._entry), (self.exit_module, self._exit), (self.stream_module, self._stream)]
+        places: list[tuple[nn.Module | None, Any]] = [
+            (self.entry_module, self._entry),
+            (self.exit_module, self._exit),
+            (self.stream_module, self._stream),
+        ]
         for module, op in places:
             chain = None if module is None else module.__dict__.get("forward")
             if isinstance(chain, Chain) and op is not None:

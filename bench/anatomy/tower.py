@@ -217,7 +217,7 @@ class Block:
     feedforward: FeedForward
     norms: list[OpPlace]
     scales: list[OpPlace] = field(default_factory=list)  # layer scales
-    skipped: Callable[..., Any] = partial(first_of_tuple, 1)
+    skipped: Callable[..., Any] = field(default_factory=lambda: partial(first_of_tuple, 1))
 
     @property
     def attention(self) -> Attention:
@@ -339,7 +339,8 @@ class Tower:
     def rename(self, name: str) -> None:
         """Give the tower and all its places another name: places of one model must not share names."""
         for block in self.blocks:
-            for part in (block, *block.attentions, block.feedforward, *block.sublayers):
+            parts: list[Any] = [block, *block.attentions, block.feedforward, *block.sublayers]
+            for part in parts:
                 part.name = name + part.name.removeprefix(self.name)
         self.name = name
 

@@ -56,7 +56,7 @@ def _write(file: Path, split: Split) -> None:
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.stem}-", suffix=".npz")
     try:
         with os.fdopen(handle, "wb") as stream:
-            np.savez(stream, image=split.inputs["image"], labels=split.labels, items=np.array(split.items))
+            np.savez(stream, image=split.inputs["image"], labels=np.asarray(split.labels), items=np.array(split.items))
         os.replace(name, file)
     finally:
         Path(name).unlink(missing_ok=True)

@@ -7,7 +7,7 @@ the pixels.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -51,7 +51,7 @@ def window(centre: np.ndarray, radius: float, oversampling: int) -> tuple[slice,
 def shrink(image: np.ndarray, oversampling: int) -> np.ndarray:
     """Mean over squares of `oversampling` pixels: (H, W, ...) -> (H / oversampling, W / oversampling, ...)."""
     k = oversampling
-    total: np.ndarray = sum(image[row::k, column::k] for row in range(k) for column in range(k)) / k**2
+    total: Any = sum(image[row::k, column::k] for row in range(k) for column in range(k)) / k**2
     return total
 
 

@@ -39,7 +39,7 @@ class Prompts(nn.Module):
         self.tokens = nn.Parameter(torch.empty(tokens, tower.width, device=like.device))
         fan_in = tower.width
         if tower.patch_embedding is not None:
-            fan_in = tower.patch_embedding.carrier.weight[0].numel()  # type: ignore[index, union-attr]
+            fan_in = tower.patch_embedding.carrier.weight[0].numel()  # type: ignore[index]
         bound = (6 / (fan_in + tower.width)) ** 0.5
         nn.init.uniform_(self.tokens, -bound, bound)
         self.dropout = dropout
