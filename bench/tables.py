@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from .plan import Plan
 from .records import Cell, Record
+from .registry import registry
 from .statistics import Estimate, interval, mean_of
 from .store import Store
 from .text_table import text_table
@@ -120,7 +121,7 @@ def _suite_means(
     columns, done = [], set()
     for suite in plan.protocol.suites.values():
         tasks = [task for task in suite.tasks if task in plan.tasks]
-        metrics = {e.metric for (_, task), e in entries.items() if task in tasks and e.metric}
+        metrics = {registry("tasks").card(task).metric for task in tasks}
         if len(tasks) < max(2, len(suite.tasks)) or len(metrics) != 1 or suite.name in done:
             continue
         done.add(suite.name)

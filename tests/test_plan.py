@@ -88,6 +88,20 @@ def test_the_table_shows_failures_by_name_and_wraps_without_cutting_numbers(tmp_
     assert len(table.text(400).split("\n\n")) == 2
 
 
+def test_a_suite_gets_a_mean_only_where_one_metric_serves_all_its_tasks(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    protocol = load_protocol("embedded")
+    vision, text = protocol.resolve_tasks("vtab"), protocol.resolve_tasks("nlp")
+    for index, task in enumerate([*vision, *text]):
+        store.add(record(task, "ok", value=index / 8))
+    plan = make_plan(
+        protocol, [Name("planted")], [*vision, *text], Design([cell(t) for t in [*vision, *text]], []), store, "never"
+    )
+    header, _, row = result_table(plan, store).text(1000).splitlines()[:3]
+    assert "vtab-embedded mean" in header and "nlp-embedded mean" not in header
+    assert row[header.index("vtab-embedded mean") :].split()[0] == "43.8"  # (0 + 1 + ... + 7) / 8 / 8
+
+
 def test_smoke_cells_run_resume_and_repeat_bit_for_bit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def run(existing: Existing = "failed") -> api.RunOutcome:
         return pa.run(
