@@ -151,7 +151,7 @@ def test_count_label_is_the_number_of_connected_objects_and_area_is_no_cue() -> 
         found.append(connected(covered, structure=np.ones((3, 3)))[1])
     assert found == (data.labels + 1).tolist()
     inner = [np.mean(np.array(area)[data.labels == label]) for label in range(8)]
-    # Anti-aliased rims add a little to many small objects; what is drawn covers 13.5% whatever the number.
+    # Anti-aliased rims add a little to many small objects; what is drawn covers 10.5% whatever the number.
     assert max(inner) - min(inner) < 0.07
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from .drawing import SIZE, Rendered, centres, shrink, window
 
 OVERSAMPLING = 3
-INK = (0.07, 0.20)  # share of the picture that all objects cover together, whatever their number
+INK = (0.06, 0.15)  # share of the picture that all objects cover together, whatever their number
 SPREAD = (0.75, 1.30)  # one object's share relative to the mean of its picture
 GAP = 1.5  # pixels between circumscribed circles, and to the border
 CORNERS = {"triangle": 3, "square": 4, "star": 5}
@@ -28,6 +28,7 @@ class Count(Rendered):
         share = rng.uniform(*SPREAD, size=objects)
         areas = rng.uniform(*INK) * SIZE**2 * share / share.sum()
         radii = np.sqrt(areas / np.array([unit_area(kind) for kind in kinds]))
+        kinds, radii = kinds[np.argsort(-radii)], np.sort(radii)[::-1]  # the largest find room first
         ground = rng.random(3)
         image = np.broadcast_to(ground, (SIZE * OVERSAMPLING, SIZE * OVERSAMPLING, 3)).copy()
         along = centres(OVERSAMPLING)
