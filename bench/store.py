@@ -30,6 +30,22 @@ class StoreError(AtlasError):
     """The results folder cannot be written (disk full, no permission)."""
 
 
+def outdated(record: Record) -> bool:
+    """Whether the task's data have changed since, as while a task is drafted: the record was true to another card.
+
+    A record whose data never were the card's (another machine's rounding, say) is not outdated: running the cell again
+    there would give the same.
+    """
+    from .registry import registry
+
+    tasks = registry("tasks")
+    if record.data is None or not record.data.matches_card or record.cell.task.id not in tasks:
+        return False
+    stated = tasks.card(record.cell.task.id).fingerprints
+    seen = {"train": record.data.train, "test": record.data.test}
+    return any(value not in (None, stated.get(split)) for split, value in seen.items())
+
+
 class Store:
     """A results folder. It needs not exist; reading an absent one finds nothing."""
 
@@ -56,8 +72,8 @@ class Store:
         return [record for record in found if record is not None]
 
     def current(self, cell: Cell) -> Record | None:
-        """The attempt that counts: the newest ok one, else the newest."""
-        return choose(self.attempts(cell))
+        """The attempt that counts: the newest ok one, else the newest; outdated ones count as none."""
+        return choose([record for record in self.attempts(cell) if not outdated(record)])
 
     def predictions(self, record: Record) -> dict[str, np.ndarray] | None:
         """Arrays of a record's predictions; None (with a warning) where the file is missing or not the record's."""
@@ -88,7 +104,7 @@ class Store:
             by_key.setdefault(record.key, []).append((path, record))
         rows = []
         for attempts in by_key.values():
-            current = choose([record for _, record in attempts])
+            current = choose([record for _, record in attempts if not outdated(record)])
             rows += [row(record, path.relative_to(self.root)) for path, record in attempts if record is current]
         return pd.DataFrame(rows, columns=COLUMNS)
 

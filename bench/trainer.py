@@ -84,14 +84,13 @@ class Fit:
     def features(self) -> tuple[np.ndarray, np.ndarray]:
         """Pooled features (N, width) and labels (N,) of the training items, in evaluation mode."""
         self.train_mode(False)
-        n, size = len(self.prepared["index"]), self.settings.eval_batch
-        chunks = []
-        for start in range(0, n, size):
-            batch = self.backbone.batch(self.prepared, torch.arange(start, min(start + size, n)))
-            chunks.append(self.backbone.encode(batch).float().cpu().numpy())
-            self.report({"phase": "features", "step": min(start + size, n), "steps": n})
+        order, chunks, done = self.backbone.order(self.prepared), [], 0
+        for index in order.split(self.settings.eval_batch):
+            chunks.append(self.backbone.encode(self.backbone.batch(self.prepared, index)).float().cpu().numpy())
+            done += len(index)
+            self.report({"phase": "features", "step": done, "steps": len(order)})
         self.train_mode(True)
-        return np.concatenate(chunks), self.prepared["labels"].cpu().numpy()
+        return np.concatenate(chunks)[order.argsort().numpy()], self.prepared["labels"].cpu().numpy()
 
     def train_mode(self, on: bool) -> None:
         """Dropout and the like, for backbone, method and head together."""
@@ -160,11 +159,13 @@ def evaluate(
         if module is not None:
             module.eval()
     columns: dict[str, list[np.ndarray]] = {}
-    n = len(split)
-    for start in range(0, n, settings.eval_batch):
-        batch = backbone.batch(prepared, torch.arange(start, min(start + settings.eval_batch, n)))
+    order, done = backbone.order(prepared), 0
+    for index in order.split(settings.eval_batch):
+        batch = backbone.batch(prepared, index)
         outputs = method.on_logits(task.forward(backbone, head, batch), batch)
         for name, column in task.predict(outputs, batch).items():
             columns.setdefault(name, []).append(column)
-        report({"phase": "evaluate", "step": min(start + settings.eval_batch, n), "steps": n})
-    return Predictions(split.items, {name: np.concatenate(parts) for name, parts in columns.items()})
+        done += len(index)
+        report({"phase": "evaluate", "step": done, "steps": len(split)})
+    back = order.argsort().numpy()
+    return Predictions(split.items, {name: np.concatenate(parts)[back] for name, parts in columns.items()})

@@ -12,7 +12,17 @@ import numpy as np
 import pytest
 from peft_atlas.bench import records
 from peft_atlas.bench.api import load_results
-from peft_atlas.bench.records import ErrorReport, Primary, Record, Status, from_json, json_schema, to_json
+from peft_atlas.bench.records import (
+    DataFingerprints,
+    ErrorReport,
+    Primary,
+    Record,
+    Status,
+    from_json,
+    json_schema,
+    to_json,
+)
+from peft_atlas.bench.registry import registry
 from peft_atlas.bench.store import TEMPORARY, Store, StoreError
 
 sys.path.insert(0, str(Path(__file__).parent / "planted"))
@@ -105,6 +115,23 @@ def test_the_newest_ok_attempt_counts_else_the_newest(tmp_path: Path) -> None:
     store.add(record(4, "timeout"))
     assert store.current(cell("some-task")) == record(3, "ok")
     assert store.next_attempt(cell("some-task")) == 5
+
+
+def test_records_of_other_data_than_the_card_s_do_not_count(tmp_path: Path) -> None:
+    store, one = Store(tmp_path), cell("smoke-text")
+    now = dict(registry("tasks").card("smoke-text").fingerprints)
+
+    def attempt(number: int, train: str, matches: bool) -> Record:
+        data = DataFingerprints(train=train, test=now["test"], matches_card=matches)
+        return record(number, data=data).model_copy(update={"cell": one, "key": one.key})
+
+    store.add(attempt(1, "0" * 16, True))  # the card has changed since
+    assert store.current(one) is None and store.frame().empty
+    store.add(attempt(2, "0" * 16, False))  # never was the card's: another machine's rounding
+    assert store.current(one) is not None
+    store.add(attempt(3, now["train"], True))
+    current = store.current(one)
+    assert current is not None and current.attempt == 3
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:

@@ -87,6 +87,12 @@ class Backbone(ABC):
     def batch(self, prepared: dict[str, torch.Tensor], index: torch.Tensor) -> dict[str, torch.Tensor]:
         """The items at `index` as model inputs (normalised floats, trimmed padding), on the model's device."""
 
+    def order(self, prepared: dict[str, torch.Tensor]) -> torch.Tensor:
+        """A permutation of the items whose consecutive batches are cheap (alike in length); for evaluation only."""
+        import torch
+
+        return torch.arange(len(prepared["index"]))
+
     @abstractmethod
     def encode(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """(B, width) pooled features."""

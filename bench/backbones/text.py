@@ -88,6 +88,10 @@ class TransformersBackbone(Backbone):
             prepared["labels"] = torch.from_numpy(split.labels)
         return prepared
 
+    def order(self, prepared: dict[str, Tensor]) -> Tensor:
+        """Shortest first: less padding."""
+        return prepared["attention_mask"].sum(1).argsort(stable=True)
+
     def batch(self, prepared: dict[str, Tensor], index: Tensor) -> dict[str, Tensor]:
         chosen = {name: tensor[index].to(self.device) for name, tensor in prepared.items()}
         longest = int(chosen["attention_mask"].sum(1).max())

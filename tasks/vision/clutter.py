@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SEED = 301
 CODEPOINTS = (  # in the order of the card's classes; all of the partition's vision share
     *("1f419", "1f418", "1f427", "1f41d", "1f98b", "1f40c", "1f981", "1f988", "1f34d", "1f354"),
-    *("1f955", "2615", "1f3ba", "1f3b8", "1f527", "2702", "2693", "1f4a1", "1f6f9", "1f3c6"),
+    *("1f955", "2615", "1f3ba", "1f3b7", "1f527", "2702", "2693", "1f4a1", "1f681", "1f3c6"),
 )
 PHOTOGRAPHS = ("china.jpg", "flower.jpg")  # 640 x 427, shipped with scikit-learn
 EXTENT = (0.40, 0.75)  # of the picture's side

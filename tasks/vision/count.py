@@ -11,7 +11,7 @@ from .drawing import SIZE, Rendered, centres, shrink, window
 OVERSAMPLING = 3
 INK = (0.06, 0.15)  # share of the picture that all objects cover together, whatever their number
 SPREAD = (0.75, 1.30)  # one object's share relative to the mean of its picture
-GAP = 1.5  # pixels between circumscribed circles, and to the border
+GAP = 2.9  # pixels between circumscribed circles, and to the border: a whole pixel of ground, diagonally too
 CORNERS = {"triangle": 3, "square": 4, "star": 5}
 CONTRAST = 0.35  # smallest distance between the colours of an object and the ground, in the RGB cube
 

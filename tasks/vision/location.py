@@ -10,11 +10,13 @@ OVERSAMPLING = 4
 SCALE = SIZE / 64  # sizes are given for pictures of 64 pixels, as in dSprites
 RADIUS = (5.0, 9.0)
 MARGIN = 10.0  # the centre keeps this distance from the border, so that every shape is whole
+GROUND = (0.0, 0.3)  # grey levels; without them, some of 1,500 black and white pictures would be near-duplicates
+INK = (0.6, 1.0)
 SHAPES = ("square", "ellipse", "heart")
 
 
 class Location(Rendered):
-    """A white square, ellipse or heart of random size and orientation on black."""
+    """A light square, ellipse or heart of random size and orientation on a dark ground."""
 
     SEED = 601
 
@@ -32,7 +34,8 @@ class Location(Rendered):
         u = dx * np.cos(angle) + dy * np.sin(angle)
         v = dy * np.cos(angle) - dx * np.sin(angle)
         image[rows, columns] = inside(shape, u, v)
-        return shrink(image, OVERSAMPLING)
+        ground, ink = rng.uniform(*GROUND), rng.uniform(*INK)
+        return ground + (ink - ground) * shrink(image, OVERSAMPLING)
 
 
 def inside(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:

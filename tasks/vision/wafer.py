@@ -13,10 +13,10 @@ from .drawing import SIZE, Rendered, centres, shrink
 
 OVERSAMPLING = 2
 DIES = (22, 40)  # across the wafer
-STRAY = (0.03, 0.11)  # failure rate outside patterns
-RANDOM = (0.20, 0.36)  # the same, for class "random"
-FAINT = (0.40, 0.75)  # failure rate inside a pattern, above the stray rate
-DECOYS = 3  # at most, small clusters of failures
+STRAY = (0.02, 0.09)  # failure rate outside patterns
+RANDOM = (0.18, 0.34)  # the same, for class "random"
+FAINT = (0.50, 0.85)  # failure rate inside a pattern, above the stray rate
+DECOYS = 2  # at most, small clusters of failures
 DECOY_RADIUS = (0.05, 0.11)
 SHADES = (0.10, 0.36, 0.72)  # ground, passed, failed
 DIE_NOISE = 0.06  # deviation of a die's shade
