@@ -14,20 +14,21 @@ from .drawing import SIZE, Rendered, shrink
 from .solids import OVERSAMPLING, Solid, box, camera, disc, prism, render
 
 ELEVATION = (20.0, 65.0)  # degrees
+WITHIN = 0.35  # of a bin, to either side of its centre: views on the border of two bins would only add noise
 AMBIENT = (0.30, 0.50)
 EXTENT = (0.72, 0.95)  # of the picture, by the projection's longer side
 Palette = np.ndarray  # (4, 3): main, second, dark, accent
 
 
 class Azimuth(Rendered):
-    """Azimuth 0 sees the object's front; bins are centred on multiples of 45 degrees."""
+    """Azimuth 0 sees the object's front; views lie within 16 degrees of a multiple of 45."""
 
     SEED = 801
 
     def draw(self, rng: np.random.Generator, label: int) -> np.ndarray:
         """float64 (56, 56, 3)."""
         width = 360.0 / len(self.card.classes)
-        azimuth, elevation = (label + rng.uniform(-0.5, 0.5)) * width, rng.uniform(*ELEVATION)
+        azimuth, elevation = (label + rng.uniform(-WITHIN, WITHIN)) * width, rng.uniform(*ELEVATION)
         kind = KINDS[rng.integers(len(KINDS))]
         solids = kind(rng, palette(rng))
         light = np.array([rng.uniform(-0.7, 0.7), rng.uniform(0.3, 1.0), rng.uniform(0.4, 1.0)])
