@@ -152,7 +152,7 @@ def test_set_up_lines_of_the_readme() -> None:
     pip = [line for line in lines if line.startswith("python3 -m venv")]
     uv = [line for line in lines if line.startswith("uv venv")]
     for main_job, test_job in (pip, uv):
-        assert main_job.endswith(".venv/bin/bench run --methods lora,vpt --tasks vtab")
+        assert main_job.endswith(".venv/bin/bench run --methods lora,vpt --tasks vtab --results my-results")
         assert re.search(r'-e "\.\[test\]" && \.venv/bin/pytest\b', test_job)
         assert "-c constraints.txt" in main_job
         assert "-c constraints.txt" in test_job

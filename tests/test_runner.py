@@ -147,7 +147,7 @@ def test_ctrl_c_records_what_ran_as_cancelled_and_the_same_run_resumes(tmp_path:
     pid = int(until(lambda: list(marks.glob("asleep-*")))[0].name.split("-")[1])
     until(lambda: list(results.glob("planted/good/*/*/1.json")))
     os.killpg(process.pid, signal.SIGINT)
-    stderr = process.communicate()[1]
+    stderr = process.communicate(timeout=60)[1]
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr
     until(lambda: not alive(pid))

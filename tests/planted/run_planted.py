@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from peft_atlas.bench.runner import Limits, Runner
 from peft_atlas.bench.store import Store
 from planted_grid import cell, environment  # type: ignore[import-not-found]
 
+# a shell that runs this in the background has SIGINT ignored, and children inherit that
+signal.signal(signal.SIGINT, signal.default_int_handler)
 processes.PRELOADED = "peft_atlas.bench.child"  # no torch: starts at once
 runner = Runner(Store(Path(sys.argv[1])), Limits(jobs=2), environment(), target="planted_cells:by_task")
 try:
