@@ -76,7 +76,7 @@ class MatrixSite:
         y = self._base(next, base_input, columns)
         for i, edit in enumerate(self.others):
             if edit.verb == "delta":
-                y = _add(y, edit.rows, edit.function(x if inputs is None else inputs[i]))
+                y = _add(y, edit.rows, edit.function, x if inputs is None else inputs[i])
             elif edit.verb == "affine":
                 y = _affine(y, edit)
         return y
@@ -156,9 +156,10 @@ def _same_rows(a: Rows, b: Rows) -> bool:
     return type(a) is type(b) and a == b
 
 
-def _add(y: Tensor, rows: Rows, dy: Tensor) -> Tensor:
+def _add(y: Tensor, rows: Rows, f: Any, x: Tensor) -> Tensor:
     if rows is None:
-        return y + dy.to(y.dtype)
+        return f.add_to(y, x) if hasattr(f, "add_to") else y + f(x).to(y.dtype)
+    dy = f(x)
     if isinstance(rows, slice):
         y[..., rows] += dy.to(y.dtype)  # the matrix product is fresh, and nothing has saved it for backward
         return y
@@ -239,7 +240,10 @@ class LinearPlace(TensorPlace):
     # verbs -----------------------------------------------------------------------------------------------------
 
     def delta(self, f: Callable[[Tensor], Tensor]) -> Handle:
-        """Add `f(x)`, (..., d_in) -> (..., d_out). With `f.weight_delta()` of (d_out, d_in) it can be merged."""
+        """Add `f(x)`, (..., d_in) -> (..., d_out).
+
+        With `f.weight_delta()` of (d_out, d_in) it can be merged; with `f.add_to(y, x)` the sum is computed in one go.
+        """
         return self._edit(Edit("delta", self.rows, function=_cast(f)))
 
     def affine(self, scale: Tensor | None = None, shift: Tensor | None = None) -> Handle:
@@ -282,6 +286,14 @@ class Cast:
     def __call__(self, x: Tensor) -> Tensor:
         dtype = self.parameter.dtype
         return self.f(x if x.dtype == dtype or torch.is_autocast_enabled(x.device.type) else x.to(dtype))
+
+    def add_to(self, y: Tensor, x: Tensor) -> Tensor:
+        """y + f(x), by the delta's own fused form where it has one and all dtypes agree."""
+        same = x.dtype == y.dtype == self.parameter.dtype and not torch.is_autocast_enabled(x.device.type)
+        if same and hasattr(self.f, "add_to"):
+            total: Tensor = self.f.add_to(y, x)  # type: ignore[operator]
+            return total
+        return y + self(x).to(y.dtype)
 
     def weight_delta(self) -> Tensor:
         if not hasattr(self.f, "weight_delta"):
