@@ -43,7 +43,6 @@ class Anatomy:
     def __init__(self, model: nn.Module, towers: dict[str, Tower], edits: Edits) -> None:
         self.model, self.towers, self.edits = model, towers, edits
         head = {id(parameter) for parameter in self.head_parameters()}
-        self.head_was_trained = bool(head)
         for parameter in model.parameters():
             if id(parameter) not in head:
                 parameter.requires_grad_(False)

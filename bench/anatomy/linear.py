@@ -172,14 +172,7 @@ def _affine(y: Tensor, edit: Edit) -> Tensor:
     new = new if edit.shift is None else new + edit.shift.to(y.dtype)
     if edit.rows is None:
         return new
-    return y.index_copy(-1, rows_index_last(edit.rows, y), new)
-
-
-def rows_index_last(rows: slice | Tensor, y: Tensor) -> Tensor:
-    """`rows` as an index into the last dimension of `y`."""
-    if isinstance(rows, Tensor):
-        return rows.to(y.device)
-    return torch.arange(*rows.indices(y.shape[-1]), device=y.device)
+    return y.index_copy(-1, rows_index(edit.rows, y, dim=-1), new)
 
 
 def _given(scale: Tensor | None) -> Tensor:

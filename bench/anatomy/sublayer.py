@@ -126,7 +126,7 @@ class Sublayer:
         """Wrap the sublayer in `op(next, x) -> y`. Only where one module is the whole sublayer."""
         if not self.is_one_module:
             raise ValueError(f"{self.name} spans several modules and cannot be wrapped as a whole")
-        wrapped = AroundHidden(op, partial(_skipped, self.outputs))
+        wrapped = AroundHidden(op, partial(first_of_tuple, self.outputs))
         handle = around(self.entry_module, wrapped)
         return self.record.add(handle, unmergeable=f"an op around {self.name}")
 
@@ -197,7 +197,8 @@ class AroundHidden:
         return with_output(last[0], y) if last else self.skipped(y, args, kwargs)
 
 
-def _skipped(outputs: int, y: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def first_of_tuple(outputs: int, y: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What a module that was skipped returns: the hidden states, and None for its other outputs."""
     return y if outputs == 1 else (y, *[None] * (outputs - 1))
 
 

@@ -50,11 +50,11 @@ class RowsOf:
         return value.index_copy(0, index, self.function(value[self.rows]).to(value.dtype))
 
 
-def rows_index(rows: slice | Tensor, value: Tensor) -> Tensor:
-    """`rows` as an index tensor on the device of `value`."""
+def rows_index(rows: slice | Tensor, value: Tensor, dim: int = 0) -> Tensor:
+    """`rows` as an index tensor into dimension `dim` of `value`, on its device."""
     if isinstance(rows, Tensor):
         return rows.to(value.device)
-    return torch.arange(*rows.indices(value.shape[0]), device=value.device)
+    return torch.arange(*rows.indices(value.shape[dim]), device=value.device)
 
 
 class TensorPlace:

@@ -17,7 +17,7 @@ from .calling import output_of, with_output
 from .chain import Chain, Handle, any_op, around, remove_all
 from .edits import Edits, Mergeable, Unmergeable
 from .linear import LinearPlace
-from .sublayer import AroundHidden, Sublayer
+from .sublayer import AroundHidden, Sublayer, first_of_tuple
 from .tensors import TensorPlace
 
 
@@ -197,11 +197,6 @@ class FeedForward:
         """The matrices by their short names."""
         gate = {} if self.gate is None else {"gate": self.gate}
         return {**gate, "up": self.up, "down": self.down}
-
-
-def first_of_tuple(outputs: int, y: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """What a block that was skipped returns: the hidden states, and None for its other outputs."""
-    return y if outputs == 1 else (y, *[None] * (outputs - 1))
 
 
 @dataclass

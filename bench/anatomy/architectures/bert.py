@@ -8,7 +8,7 @@ from typing import Any
 from ..attention import transformers_core
 from ..builder import Builder
 from ..tokens import Tokens, Widening, same_output, widen_mask
-from ..tower import Block, Tower, first_of_tuple
+from ..tower import Block, Tower
 
 
 def widen(
@@ -71,5 +71,4 @@ def _block(builder: Builder, index: int, module: Any, config: Any) -> Block:
             builder.op(outer.output.LayerNorm, width, followers=(up,)),
             builder.op(module.output.LayerNorm, width),
         ],
-        skipped=partial(first_of_tuple, 1),
     )

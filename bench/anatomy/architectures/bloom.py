@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from ..builder import Builder
+from ..sublayer import first_of_tuple
 from ..tokens import Tokens, Widening, same_output
-from ..tower import Block, Tower, first_of_tuple
+from ..tower import Block, Tower
 
 
 def _widen(args: tuple[Any, ...], kwargs: dict[str, Any], n: int, at: int) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 from ..attention import transformers_core
 from ..builder import Builder
 from ..tokens import Tokens, Widening, same_output
-from ..tower import Block, Tower, first_of_tuple
+from ..tower import Block, Tower
 from .bert import widen
 
 
@@ -70,5 +70,4 @@ def _block(builder: Builder, name: str, index: int, module: Any, config: Any, ca
             builder.op(module.layer_norm1, width, followers=(q, k, v)),
             builder.op(module.layer_norm2, width, followers=(up,)),
         ],
-        skipped=partial(first_of_tuple, 1),
     )

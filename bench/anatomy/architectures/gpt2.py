@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from ..attention import transformers_core
 from ..builder import Builder
 from ..tokens import Tokens, Widening, same_output, widen_mask
-from ..tower import Block, Tower, first_of_tuple
+from ..tower import Block, Tower
 
 
 def _widen(args: tuple[Any, ...], kwargs: dict[str, Any], n: int, at: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -68,5 +67,4 @@ def _block(builder: Builder, index: int, module: Any, config: Any) -> Block:
             builder.op(module.ln_1, width, followers=(q, k, v)),
             builder.op(module.ln_2, width, followers=(up,)),
         ],
-        skipped=partial(first_of_tuple, 1),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from ..attention import transformers_core
 from ..builder import Builder
 from ..tokens import Tokens, Widening, same_output, widen_mask
-from ..tower import Block, Tower, first_of_tuple
+from ..tower import Block, Tower
 
 
 def _widen(args: tuple[Any, ...], kwargs: dict[str, Any], n: int, at: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -83,5 +82,4 @@ def _block(builder: Builder, index: int, module: Any, config: Any) -> Block:
             builder.op(first, width, followers=(q, k, v)),
             builder.op(second, width, followers=(gate, up)),
         ],
-        skipped=partial(first_of_tuple, 1),
     )

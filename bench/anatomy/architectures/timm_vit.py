@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -10,7 +9,7 @@ from torch import Tensor
 from ..attention import Context, Core, ForwardWithCore
 from ..builder import Builder
 from ..tokens import Tokens, Widening, same_output
-from ..tower import Block, Tower, first_of_tuple
+from ..tower import Block, Tower
 
 
 def _attention_forward(
@@ -100,5 +99,4 @@ def _block(builder: Builder, index: int, module: Any, width: int) -> Block:
             builder.op(module.norm2, width, followers=(up,) if gate is None else (gate, up)),
         ],
         scales=[builder.op(scale, width) for scale in (module.ls1, module.ls2) if hasattr(scale, "gamma")],
-        skipped=partial(first_of_tuple, 1),
     )
