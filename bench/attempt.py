@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from .records import CurvePoint, DataFingerprints, ParameterCounts, Primary, StepTimes
+from .records import CurvePoint, DataFingerprints, Drift, ParameterCounts, Primary, StepTimes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,13 +34,14 @@ class Attempt:
         self.step_seconds: Sequence[float] = ()
         self.parameters: ParameterCounts | None = None
         self.data: DataFingerprints | None = None
+        self.drift: Drift | None = None
         self.arrays: dict[str, np.ndarray] | None = None
         self._send = send
         self._last_sent = -math.inf
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Time a phase (load, data, attach, fit, evaluate). A phase that fails stays the attempt's phase."""
+        """Time a phase (load, probe, data, attach, fit, evaluate). A phase that fails stays the attempt's phase."""
         self.phase_name = name
         self._send({"phase": name})
         self._last_sent = -math.inf

@@ -1,17 +1,21 @@
-"""One cell: load, data, attach, fit, evaluate. Runs in a child process and knows no method, task or model by name."""
+"""One cell: load, probe, data, attach, fit, evaluate. Runs in a child process, knows no method or task by name."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .attempt import Attempt
+from .drift import Probe
 from .names import Name
 from .protocol import Protocol, load_protocol
 from .recipes import configure
-from .records import Cell, DataFingerprints, ParameterCounts
+from .records import Cell, DataFingerprints, ParameterCounts, TrainedTensors
 from .registry import registry
 from .trainer import Fit, evaluate
 
@@ -31,6 +35,8 @@ def run_cell(attempt: Attempt) -> None:
     with attempt.phase("load"):
         kind = registry("backbones").load(cell.backbone.id)
         backbone: Backbone = kind(registry("backbones").card(cell.backbone.id), settings.inputs)
+    with attempt.phase("probe"):
+        probe = Probe(backbone)
     with attempt.phase("data"):
         train = task.build("train")
         attempt.data = _fingerprints(task.card, train, None)
@@ -64,6 +70,8 @@ def run_cell(attempt: Attempt) -> None:
         items = np.asarray(predictions.items, dtype=np.str_)
         per_item = np.asarray(task.per_item(predictions, split), dtype=np.float64)
         attempt.arrays = {"items": items, "per_item": per_item, **predictions.columns}
+    with attempt.phase("probe"):
+        attempt.drift = probe.drift()
 
 
 def _settle(protocol: Protocol) -> None:
@@ -102,12 +110,22 @@ def _fingerprints(
 
 
 def _count(backbone: int, method: Method, head: Any) -> ParameterCounts:
-    adapter = sum(parameter.numel() for _, parameter in method.adapter_parameters())
-    in_head = sum(p.numel() for p in head.parameters() if p.requires_grad) if head is not None else 0
+    adapter = dict(method.adapter_parameters())
+    in_head = {} if head is None else {f"head.{name}": p for name, p in head.named_parameters() if p.requires_grad}
+    numbers = [sum(parameter.numel() for parameter in part.values()) for part in (adapter, in_head)]
     return ParameterCounts(
         backbone=backbone,
-        adapter=adapter,
-        head=in_head,
-        total_trainable=adapter + in_head,
+        adapter=numbers[0],
+        head=numbers[1],
+        total_trainable=sum(numbers),
         shipped_bytes=sum(tensor.numel() * tensor.element_size() for tensor in method.shipped().values()),
+        trained=_by_pattern({**adapter, **in_head}),
     )
+
+
+def _by_pattern(named: Mapping[str, Tensor]) -> dict[str, TrainedTensors]:
+    """What trains, by name with every number written as `*`."""
+    found: dict[str, list[int]] = {}
+    for name, tensor in named.items():
+        found.setdefault(re.sub(r"\d+", "*", name), []).append(tensor.numel())
+    return {name: TrainedTensors(tensors=len(sizes), parameters=sum(sizes)) for name, sizes in sorted(found.items())}

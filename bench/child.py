@@ -78,6 +78,7 @@ def main(connection: Connection, job: Job) -> None:
         cell=job.cell,
         metrics=attempt.metrics,
         primary=attempt.primary,
+        drift=attempt.drift,
         curve=attempt.curve_points(),
         parameters=attempt.parameters,
         times=times,

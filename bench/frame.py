@@ -11,6 +11,7 @@ from .records import Record
 COLUMNS = [
     *("protocol", "protocol_version", "group", "task", "task_version", "method", "method_name", "config", "backbone"),
     *("seed", "selection", "steps", "status", "phase", "error", "metric", "value", "higher_is_better"),
+    *("nll", "ece", "drift", "drift_measure"),
     *("backbone_parameters", "adapter_parameters", "head_parameters", "trainable_parameters", "shipped_bytes"),
     *("seconds_load", "seconds_data", "seconds_attach", "seconds_fit", "seconds_evaluate", "seconds_total"),
     *("seconds_step", "peak_rss_bytes", "matches_card", "commit", "finished", "key", "attempt", "path"),
@@ -39,6 +40,10 @@ def row(record: Record, path: PurePath) -> dict[str, Any]:
         "metric": record.primary.name if record.primary else None,
         "value": record.primary.value if record.primary else None,
         "higher_is_better": record.primary.higher_is_better if record.primary else None,
+        "nll": record.metrics.get("nll"),
+        "ece": record.metrics.get("ece"),
+        "drift": record.drift.value if record.drift else None,
+        "drift_measure": record.drift.measure if record.drift else None,
         "backbone_parameters": counts.backbone if counts else None,
         "adapter_parameters": counts.adapter if counts else None,
         "head_parameters": counts.head if counts else None,

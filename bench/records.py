@@ -14,12 +14,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 Status = Literal["ok", "oom", "nan", "timeout", "error", "unsupported", "cancelled"]
 FAILED: frozenset[Status] = frozenset({"oom", "nan", "timeout", "error"})
 
 # {version: function that turns a record of this version into one of the next}
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    1: dict,  # version 2 added what trains by name, and the drift: unknown in older records
+}
 
 
 class _Strict(BaseModel):
@@ -124,6 +126,13 @@ class CurvePoint(_Strict):
     lr: float | None = Field(default=None, description="learning rate of the method's first parameter group")
 
 
+class TrainedTensors(_Strict):
+    """Trainable tensors whose names differ in numbers only."""
+
+    tensors: int = Field(description="number of such tensors")
+    parameters: int = Field(description="scalar parameters in all of them")
+
+
 class ParameterCounts(_Strict):
     """Numbers of scalar parameters."""
 
@@ -132,6 +141,11 @@ class ParameterCounts(_Strict):
     head: int = Field(description="trainable parameters of the task's head")
     total_trainable: int = Field(description="adapter + head")
     shipped_bytes: int = Field(description="bytes of the tensors a user would publish (head aside)")
+    trained: dict[str, TrainedTensors] | None = Field(
+        default=None,
+        description="what trains, by name with every number written as *: the method's own tensors, `backbone.` and "
+        "the name there, `head.` and the name there; null in records of version 1",
+    )
 
 
 class StepTimes(_Strict):
@@ -154,8 +168,17 @@ class Times(_Strict):
     attach: float | None = Field(default=None, description="build the method and add it to the backbone")
     fit: float | None = Field(default=None, description="train")
     evaluate: float | None = Field(default=None, description="predict the evaluation split and score it")
+    probe: float | None = Field(default=None, description="answer the probe of the drift, before and after")
     total: float | None = Field(default=None, description="from the start of the cell to the record")
     step: StepTimes | None = None
+
+
+class Drift(_Strict):
+    """Forgetting: how far the adapted backbone is from the pretrained one on a fixed probe, see `bench/drift.py`."""
+
+    measure: Literal["cka_distance", "bits_per_byte_rise"]
+    value: float = Field(description="0 where the backbone answers as before; larger is further away")
+    items: int = Field(description="items of the probe")
 
 
 class MemoryUse(_Strict):
@@ -195,12 +218,13 @@ class Record(_Strict):
     key: str = Field(description="hash of `cell`; equal keys are attempts at the same cell")
     attempt: int = Field(ge=1)
     status: Status
-    phase: str = Field(description="where it ended: start, load, data, attach, fit, evaluate, or done")
+    phase: str = Field(description="where it ended: start, load, probe, data, attach, fit, evaluate, or done")
     error: ErrorReport | None = None
     cell: Cell
     metrics: dict[str, float] = Field(default_factory=dict, description="every metric of the task")
     primary: Primary | None = None
     predictions: PredictionsFile | None = None
+    drift: Drift | None = Field(default=None, description="null in records of version 1 and where it was not reached")
     curve: tuple[CurvePoint, ...] = ()
     parameters: ParameterCounts | None = None
     times: Times = Times()

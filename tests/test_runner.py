@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from peft_atlas.bench.records import Record, from_json
+from peft_atlas.bench.records import SCHEMA_VERSION, Record, from_json
 from peft_atlas.bench.runner import Limits, Listener, Runner
 from peft_atlas.bench.store import Store, StoreError
 
@@ -256,4 +256,4 @@ def test_records_are_strict_json_of_the_present_schema(tmp_path: Path) -> None:
     run(tmp_path, "good")
     (path,) = tmp_path.glob("planted/good/planted/*/1.json")
     record = from_json(path.read_text())
-    assert record.schema_version == 1 and path.parent.name == record.key == cell("good").key
+    assert record.schema_version == SCHEMA_VERSION and path.parent.name == record.key == cell("good").key
