@@ -1,0 +1,71 @@
+"""Sums of Kronecker products, applied without the matrix that they stand for.
+
+With row-major reshaping, (A (x) B) vec(X) = vec(A X B^T). Shapes, for t terms: A (t, p, q); B (t, r, s), or
+B_i = U_i V_i with U (t, r, k) and V (t, k, s). The matrix sum_i A_i (x) B_i is (p * r, q * s).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+def kronecker_linear(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """(sum_i A_i (x) B_i) x, (..., q * s) -> (..., p * r)."""
+    blocks = x.unflatten(-1, (a.shape[2], b.shape[2]))
+    inner = torch.einsum("...qs,trs->...tqr", blocks, b)
+    return torch.einsum("...tqr,tpq->...pr", inner, a).flatten(-2)
+
+
+def low_rank_kronecker_linear(x: Tensor, a: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    """(sum_i A_i (x) U_i V_i) x, (..., q * s) -> (..., p * r)."""
+    blocks = x.unflatten(-1, (a.shape[2], v.shape[2]))
+    inner = torch.einsum("...qs,tks->...tqk", blocks, v)
+    inner = torch.einsum("...tqk,tpq->...tpk", inner, a)
+    return torch.einsum("...tpk,trk->...pr", inner, u).flatten(-2)
+
+
+def kronecker_matrix(a: Tensor, b: Tensor) -> Tensor:
+    """sum_i A_i (x) B_i as a matrix, (p * r, q * s)."""
+    return torch.einsum("tpq,trs->prqs", a, b).flatten(2, 3).flatten(0, 1)
+
+
+@dataclass(frozen=True)
+class Borrowed:
+    """A parameter that another module owns: a module that keeps it in this form neither counts nor ships it again."""
+
+    parameter: nn.Parameter
+
+
+class KroneckerSum(nn.Module):
+    """x -> scale * (sum_i A_i (x) B_i) x, with B_i = U_i V_i where `v` is given (`b` is U then).
+
+    A `Borrowed` A belongs to the method, which shares it between many of these.
+    """
+
+    def __init__(
+        self, a: nn.Parameter | Borrowed, b: nn.Parameter, v: nn.Parameter | None = None, scale: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.borrowed = a if isinstance(a, Borrowed) else None
+        self.own = None if isinstance(a, Borrowed) else a
+        self.b, self.v, self.scale = b, v, scale
+
+    @property
+    def a(self) -> Tensor:
+        """The left factors (t, p, q)."""
+        left = self.own if self.borrowed is None else self.borrowed.parameter
+        assert left is not None
+        return left
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.v is None:
+            return kronecker_linear(x, self.a, self.b) * self.scale
+        return low_rank_kronecker_linear(x, self.a, self.b, self.v) * self.scale
+
+    def weight_delta(self) -> Tensor:
+        """(p * r, q * s)."""
+        right = self.b if self.v is None else self.b @ self.v
+        return kronecker_matrix(self.a, right) * self.scale
