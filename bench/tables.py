@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .plan import Plan
 from .records import Cell, Record
 from .registry import registry
-from .statistics import Estimate, interval, mean_of
+from .statistics import Estimate, Seeds, interval, suite_estimate
 from .store import Store
 from .text_table import text_table
 
@@ -25,6 +25,7 @@ class Entry:
     ok: int
     asked: int
     status: str  # "ok", the first failure's status, "missing", or "unsupported"
+    items: Seeds = ()  # what the interval comes from, on the estimate's scale; empty where it is not stored
 
     def __str__(self) -> str:
         if self.estimate is None:
@@ -88,10 +89,11 @@ def _entry(found: Sequence[Record | None], store: Store, impossible: bool) -> En
     status = "ok" if len(good) == len(found) and good else (bad or ["missing"])[0]
     if not good or good[0].primary is None:
         return Entry(None, None, 0, len(found), status)
-    return Entry(_estimate(good, store), good[0].primary.name, len(good), len(found), status)
+    estimate, items = _estimate(good, store)
+    return Entry(estimate, good[0].primary.name, len(good), len(found), status, items)
 
 
-def _estimate(records: Sequence[Record], store: Store) -> Estimate:
+def _estimate(records: Sequence[Record], store: Store) -> tuple[Estimate, Seeds]:
     """Mean of the recorded scores; the interval from the stored items, brought to the metric's scale."""
     scores = [record.primary.value for record in records if record.primary is not None]
     metric = records[0].primary.name if records[0].primary else ""
@@ -100,11 +102,11 @@ def _estimate(records: Sequence[Record], store: Store) -> Estimate:
     arrays = [store.predictions(record) for record in records]
     items = [array["per_item"] for array in arrays if array is not None and "per_item" in array]
     if len(items) < len(records) or len({len(item) for item in items}) != 1:
-        return Estimate(factor * mean, None)
-    raw = interval(items)
-    scale = mean / raw.mean if raw.mean else 1.0
-    half = None if raw.half_width is None else factor * abs(scale) * raw.half_width
-    return Estimate(factor * mean, half)
+        return Estimate(factor * mean, None), ()
+    raw = interval(items).mean
+    scale = mean / raw if raw else 1.0
+    scaled = [factor * scale * item for item in items]
+    return replace(interval(scaled), mean=factor * mean), scaled
 
 
 def value_text(estimate: Estimate, metric: str | None) -> str:
@@ -130,9 +132,18 @@ def _suite_means(
         for name in methods:
             row = [entries[name, task] for task in tasks]
             estimates = [entry.estimate for entry in row if entry.estimate is not None and entry.ok == entry.asked]
-            values.append(value_text(mean_of(estimates), metric) if len(estimates) == len(row) else "incomplete")
+            complete = len(estimates) == len(row)
+            values.append(value_text(_suite_mean(row, estimates), metric) if complete else "incomplete")
         columns.append((f"{suite.name} mean", values))
     return columns
+
+
+def _suite_mean(row: Sequence[Entry], estimates: Sequence[Estimate]) -> Estimate:
+    """Of the estimates of a row's entries."""
+    mean = sum(estimate.mean for estimate in estimates) / len(estimates)
+    if not all(entry.items for entry in row):
+        return Estimate(mean, None)
+    return replace(suite_estimate([entry.items for entry in row]), mean=mean)
 
 
 def _parameter_columns(

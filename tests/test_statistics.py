@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from peft_atlas.bench.statistics import Estimate, interval, mean_of
+from peft_atlas.bench.statistics import Estimate, interval
 from scipy import stats
 
 
@@ -47,8 +47,3 @@ def test_too_little_to_tell() -> None:
         interval([])
     with pytest.raises(ValueError, match="same items"):
         interval([np.ones(3), np.ones(4)])
-
-
-def test_the_mean_of_tasks_adds_their_variances() -> None:
-    assert mean_of([Estimate(1.0, 3.0), Estimate(2.0, 4.0)]) == Estimate(1.5, 2.5)
-    assert mean_of([Estimate(1.0, 3.0), Estimate(2.0, None)]) == Estimate(1.5, None)
