@@ -73,12 +73,8 @@ NOT_YET = {
     "cocoop",
     "coop",
     "custom-diffusion",
-    "dora",
-    "ia3",
-    "lora-fa",
     "maple",
     "p-tuning",
-    "ssf",
     "textual-inversion",
 }
 

@@ -4,7 +4,8 @@ All edits of one matrix live in one op, its `MatrixSite`, because stacked wrappe
 slices. A site computes, for edits in the order of registration, F0(x) = W'x + b (W' after all reparameterisations) and
 
     delta(f):      F(x) -> F(x) + f(x)            affine(s, t):  F(x) -> s * F(x) + t
-    scale_in(v):   F(x) -> F(v * x)               each on its own rows.
+    scale_in(v):   F(x) -> F(v * x)               map_in(f):     F(x) -> F(f(x))
+    revise(f):     F(x) -> f(F(x), x)             each on its own rows.
 """
 
 from __future__ import annotations
@@ -27,17 +28,38 @@ from .tensors import Rows, RowsOf, TensorPlace, rows_index
 class Edit:
     """One verb on some rows of a matrix."""
 
-    verb: str  # delta, affine, scale_in, reparam
+    verb: str  # delta, affine, scale_in, map_in, revise, reparam
     rows: Rows
-    function: Any = None  # delta, reparam
+    function: Any = None  # delta, map_in, revise, reparam
     scale: Tensor | None = None  # affine, scale_in
     shift: Tensor | None = None  # affine
+
+    @property
+    def is_inner(self) -> bool:
+        """Whether it changes the input of the edits before it."""
+        return self.verb in ("scale_in", "map_in")
+
+    def on_input(self, x: Tensor) -> Tensor:
+        """What an inner edit makes of the input (..., d_in)."""
+        if self.verb == "scale_in":
+            return x * _given(self.scale).to(x.dtype)
+        mapped: Tensor = self.function(x).to(x.dtype)
+        return mapped
+
+    def on_weight(self, weight: Tensor) -> Tensor:
+        """The matrix (d_out, d_in) that does to x what `weight` does to the inner edit's output."""
+        if self.verb == "scale_in":
+            return weight * _given(self.scale)
+        if not hasattr(self.function, "on_weight"):
+            raise Unmergeable(f"{type(self.function).__name__} is not a linear map of the input")
+        mapped: Tensor = self.function.on_weight(weight)
+        return mapped
 
 
 class MatrixSite:
     """The op around one linear module. `transposed` where the module stores (in, out), as GPT-2's Conv1D does."""
 
-    merges_last = False
+    merge_rank = 1
 
     def __init__(self, module: nn.Module, transposed: bool) -> None:
         self.module, self.transposed = module, transposed
@@ -48,7 +70,7 @@ class MatrixSite:
     def _sort(self) -> None:
         self.reparams = [edit for edit in self.edits if edit.verb == "reparam"]
         self.others = [edit for edit in self.edits if edit.verb != "reparam"]
-        self.scales_input = any(edit.verb == "scale_in" for edit in self.others)
+        self.changes_input = any(edit.is_inner for edit in self.others)
 
     def add(self, edit: Edit) -> None:
         """Register an edit, outside those already there; a merged matrix takes none."""
@@ -72,13 +94,15 @@ class MatrixSite:
     def __call__(self, next: Callable[..., Tensor], x: Tensor) -> Tensor:
         if self.merged:
             return next(x)
-        inputs, base_input, columns = self._inputs(x) if self.scales_input else (None, x, [])
+        inputs, base_input, columns = self._inputs(x) if self.changes_input else (None, x, [])
         y = self._base(next, base_input, columns)
         for i, edit in enumerate(self.others):
             if edit.verb == "delta":
                 y = _add(y, edit.rows, edit.function, x if inputs is None else inputs[i])
             elif edit.verb == "affine":
                 y = _affine(y, edit)
+            elif edit.verb == "revise":
+                y = _revise(y, edit, x if inputs is None else inputs[i])
         return y
 
     def _base(self, next: Callable[..., Tensor], x: Tensor, columns: list[Edit]) -> Tensor:
@@ -87,8 +111,8 @@ class MatrixSite:
         weight = self.weight()
         for edit in self.reparams:
             weight = RowsOf(edit.rows, edit.function)(weight)
-        for edit in columns:
-            weight = RowsOf(edit.rows, partial(torch.mul, _given(edit.scale)))(weight)
+        for edit in reversed(columns):  # the last one registered sees the input first
+            weight = RowsOf(edit.rows, edit.on_weight)(weight)
         self.module.__dict__["weight"] = weight.t() if self.transposed else weight
         try:
             return next(x)
@@ -96,21 +120,21 @@ class MatrixSite:
             del self.module.__dict__["weight"]
 
     def _inputs(self, x: Tensor) -> tuple[list[Tensor], Tensor, list[Edit]]:
-        """What each edit sees as its input, what the matrix sees, and slice scales that must go into its columns."""
+        """What each edit sees as its input, what the matrix sees, and edits of slices that must go into its columns."""
         inputs: list[Tensor] = [x] * len(self.others)
         whole = x
         columns: list[Edit] = []
         for i in range(len(self.others) - 1, -1, -1):
             edit = self.others[i]
-            if edit.verb == "scale_in" and edit.rows is None:
-                whole = whole * edit.scale.to(x.dtype)  # type: ignore[union-attr]
-            elif edit.verb == "scale_in":
+            if edit.is_inner and edit.rows is None:
+                whole = edit.on_input(whole)
+            elif edit.is_inner:
                 columns.append(edit)
             else:
                 inputs[i] = whole
                 for later in columns:
                     if _same_rows(later.rows, edit.rows):
-                        inputs[i] = inputs[i] * later.scale.to(x.dtype)  # type: ignore[union-attr]
+                        inputs[i] = later.on_input(inputs[i])
         return inputs, whole, columns
 
     # weights ---------------------------------------------------------------------------------------------------
@@ -175,6 +199,20 @@ def _affine(y: Tensor, edit: Edit) -> Tensor:
     return y.index_copy(-1, rows_index(edit.rows, y, dim=-1), new)
 
 
+def _revise(y: Tensor, edit: Edit, x: Tensor) -> Tensor:
+    if edit.rows is None:
+        new: Tensor = edit.function(y, x)
+        return new
+    return y.index_copy(-1, rows_index(edit.rows, y, dim=-1), edit.function(y[..., edit.rows], x))
+
+
+def _merge_revision(function: Any, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    if not hasattr(function, "merged"):
+        raise Unmergeable(f"{type(function).__name__} is not a linear map")
+    new_weight, new_bias = function.merged(weight, bias)
+    return new_weight.to(weight.dtype), new_bias.to(bias.dtype)
+
+
 def _given(scale: Tensor | None) -> Tensor:
     assert scale is not None, "scale_in always has a scale"
     return scale
@@ -183,8 +221,10 @@ def _given(scale: Tensor | None) -> Tensor:
 def _merge_rows(edit: Edit, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     if edit.verb == "reparam":
         return edit.function(weight), bias
-    if edit.verb == "scale_in":
-        return weight * _given(edit.scale), bias
+    if edit.is_inner:
+        return edit.on_weight(weight), bias
+    if edit.verb == "revise":
+        return _merge_revision(edit.function, weight, bias)
     if edit.verb == "affine":
         scale = 1.0 if edit.scale is None else edit.scale
         weight = weight if edit.scale is None else edit.scale[:, None] * weight
@@ -218,6 +258,9 @@ class LinearPlace(TensorPlace):
 
     value = weight
 
+    def part_of(self, whole: Tensor) -> Tensor:
+        return super().part_of(whole.t() if self.transposed else whole)
+
     def bias(self) -> TensorPlace | None:
         """The bias of these rows, as a place of its own."""
         if self.module._parameters.get("bias") is None:
@@ -247,6 +290,20 @@ class LinearPlace(TensorPlace):
         """Scale the input, (d_in,)."""
         return self._edit(Edit("scale_in", self.rows, scale=scale))
 
+    def map_in(self, f: Callable[[Tensor], Tensor]) -> Handle:
+        """Use `f(x)` as input, both (..., d_in).
+
+        With `f.on_weight(W)`, the matrix that does the same to x, it can be merged; a slice of a fused matrix needs it.
+        """
+        return self._edit(Edit("map_in", self.rows, function=_cast(f)))
+
+    def revise(self, f: Callable[[Tensor, Tensor], Tensor]) -> Handle:
+        """Replace the output y by `f(y, x)`, (..., d_out) and (..., d_in) -> (..., d_out).
+
+        With `f.merged(W, b)`, which gives the new matrix and bias, it can be merged.
+        """
+        return self._edit(Edit("revise", self.rows, function=f))
+
     def reparam(self, function: Callable[[Tensor], Tensor]) -> Handle:
         """Use `function(W)` in place of W, both (d_out, d_in)."""
         return self._edit(Edit("reparam", self.rows, function=function))
@@ -271,7 +328,7 @@ class LinearPlace(TensorPlace):
 
 
 class Cast:
-    """Runs a delta in the dtype of its own parameters: a half-precision backbone may carry an fp32 adapter."""
+    """Runs a function of x in the dtype of its own parameters: a half-precision backbone may carry an fp32 adapter."""
 
     def __init__(self, f: nn.Module, parameter: nn.Parameter) -> None:
         self.f, self.parameter = f, parameter  # its dtype is read at every call: a method may be cast after attaching
@@ -293,6 +350,12 @@ class Cast:
             raise Unmergeable(f"{type(self.f).__name__} is not a linear map")
         delta: Tensor = self.f.weight_delta()  # type: ignore[operator]
         return delta
+
+    def on_weight(self, weight: Tensor) -> Tensor:
+        if not hasattr(self.f, "on_weight"):
+            raise Unmergeable(f"{type(self.f).__name__} is not a linear map of the input")
+        mapped: Tensor = self.f.on_weight(weight.to(self.parameter.dtype))  # type: ignore[operator]
+        return mapped.to(weight.dtype)
 
 
 def _cast(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ....bench.anatomy import Anatomy
+from ....bench.anatomy.linear import LinearPlace
 from ...contract import Method, TargetedConfig, parameter_name
 
 
@@ -27,6 +28,11 @@ class LoRAConfig(TargetedConfig):
         "kaiming",
         description="A uniform in +-1/sqrt(d_in), as the authors' code draws it; or normal with deviation 1/r",
     )
+
+    @property
+    def scale(self) -> float:
+        """Factor of B A."""
+        return self.alpha / self.r
 
 
 class LowRank(nn.Module):
@@ -75,12 +81,20 @@ class LoRA(Method):
 
     def attach(self, anatomy: Anatomy) -> None:
         self.anatomy = anatomy
-        config = self.config
         self.factors = nn.ModuleDict()
-        for name, place in anatomy.linears(config.targets).items():
-            like = place.weight()
-            if config.r > min(like.shape):
-                raise ValueError(f"r={config.r} is above the rank of {name}, {min(like.shape)}")
-            delta = LowRank(like, config.r, config.alpha / config.r, config.dropout, config.init)
-            self.factors[parameter_name(name)] = delta
-            place.delta(delta)
+        for name, place in anatomy.linears(self.config.targets).items():
+            rank = min(place.d_in, place.d_out)
+            if self.config.r > rank:
+                raise ValueError(f"r={self.config.r} is above the rank of {name}, {rank}")
+            self.factors[parameter_name(name)] = self.put(place)
+
+    def put(self, place: LinearPlace) -> LowRank:
+        """Add the update of one matrix, and return the module with its parameters."""
+        factor = self.factor(place.weight())
+        place.delta(factor)
+        return factor
+
+    def factor(self, like: Tensor) -> LowRank:
+        """The update of a matrix `like` (d_out, d_in)."""
+        config = self.config
+        return LowRank(like, config.r, config.scale, config.dropout, config.init)

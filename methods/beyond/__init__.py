@@ -1,0 +1,1 @@
+"""Well-known methods that the surveys do not name."""

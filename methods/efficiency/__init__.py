@@ -1,0 +1,1 @@
+"""Methods that save memory, time or storage."""

@@ -1,0 +1,1 @@
+"""Methods that need less memory for training."""

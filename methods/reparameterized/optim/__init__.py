@@ -1,0 +1,1 @@
+"""Low-rank updates with an optimiser setting of their own."""
