@@ -13,9 +13,9 @@ from torch import Tensor
 from .attempt import Attempt
 from .drift import Probe
 from .names import Name
-from .protocol import Protocol, load_protocol
+from .protocol import load_protocol
 from .recipes import configure
-from .records import Cell, DataFingerprints, ParameterCounts, TrainedTensors
+from .records import DataFingerprints, MethodIdentity, ParameterCounts, TrainedTensors
 from .registry import registry
 from .trainer import Fit, evaluate
 
@@ -29,12 +29,13 @@ def run_cell(attempt: Attempt) -> None:
     """Train and score one cell, leaving what it finds in `attempt`. Any failure is an exception."""
     cell = attempt.cell
     protocol = load_protocol(cell.protocol.id)
-    _settle(protocol)
+    settle(protocol.threads)
     task: Task = registry("tasks").load(cell.task.id)(registry("tasks").card(cell.task.id))
     settings = protocol.family(task.card)
     with attempt.phase("load"):
         kind = registry("backbones").load(cell.backbone.id)
         backbone: Backbone = kind(registry("backbones").card(cell.backbone.id), settings.inputs)
+        backbone.anatomy.edits.keeps_originals = False  # copies for `detach` are no part of a method's memory
     with attempt.phase("probe"):
         probe = Probe(backbone)
     with attempt.phase("data"):
@@ -47,9 +48,9 @@ def run_cell(attempt: Attempt) -> None:
         torch.manual_seed(cell.seed)
         head = task.make_head(backbone.width)
         torch.manual_seed(cell.seed)  # the method's draws do not depend on the head's size
-        method = _method(cell)
+        method = method_of(cell.method)
         method.attach(backbone.anatomy)
-        attempt.parameters = _count(counted, method, head)
+        attempt.parameters = count_parameters(counted, method, head)
     with attempt.phase("fit"):
         torch.manual_seed(cell.seed)
         fit = Fit(
@@ -74,19 +75,20 @@ def run_cell(attempt: Attempt) -> None:
         attempt.drift = probe.drift()
 
 
-def _settle(protocol: Protocol) -> None:
+def settle(threads: int) -> None:
     """The same arithmetic in every run: threads, no fast path of another rounding, deterministic kernels."""
-    torch.set_num_threads(protocol.threads)
+    torch.set_num_threads(threads)
     torch.backends.mha.set_fastpath_enabled(False)
     torch.use_deterministic_algorithms(True, warn_only=False)
 
 
-def _method(cell: Cell) -> Method:
+def method_of(identity: MethodIdentity) -> Method:
+    """A fresh method, not yet attached."""
     from .recipes import Resolved
 
-    name = Name(cell.method.id)
-    config = configure(cell.method.id, Resolved(name, cell.method.config, dict.fromkeys(cell.method.config, ("", ""))))
-    method: Method = registry("methods").load(cell.method.id)(config)
+    values = identity.config
+    config = configure(identity.id, Resolved(Name(identity.id), values, dict.fromkeys(values, ("", ""))))
+    method: Method = registry("methods").load(identity.id)(config)
     return method
 
 
@@ -109,7 +111,8 @@ def _fingerprints(
     return DataFingerprints(train=str(seen["train"]), test=seen["test"], matches_card=matches)
 
 
-def _count(backbone: int, method: Method, head: Any) -> ParameterCounts:
+def count_parameters(backbone: int, method: Method, head: Any) -> ParameterCounts:
+    """Counts of an attached method; `backbone` is the number of its parameters before anything was added."""
     adapter = dict(method.adapter_parameters())
     in_head = {} if head is None else {f"head.{name}": p for name, p in head.named_parameters() if p.requires_grad}
     numbers = [sum(parameter.numel() for parameter in part.values()) for part in (adapter, in_head)]

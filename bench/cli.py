@@ -222,6 +222,29 @@ def tune(
 
 
 @app.command()
+def profile(
+    methods: Methods,
+    tasks: Tasks,
+    protocol: Protocol = "embedded",
+    results: Results = Path("results"),
+    again: Annotated[
+        bool, typer.Option("--again", help="Measure those that have a profile of this machine too.")
+    ] = False,
+    as_json: AsJson = False,
+    plugin: Plugins = None,
+) -> int:
+    """Measure what methods cost: memory, operations, times, file size. One at a time.
+
+    Costs do not depend on the task, only on its family's backbone and input shape: a profile serves all its tasks.
+    """
+    from . import profiling
+
+    return profiling.command(
+        methods, tasks, protocol=protocol, results=results, again=again, as_json=as_json, plugins=plugin or ()
+    )
+
+
+@app.command()
 def doctor(as_json: AsJson = False, plugin: Plugins = None) -> int:
     """Say what this machine offers and whether a run can start.
 

@@ -19,7 +19,8 @@ Status = Literal["ok", "oom", "nan", "timeout", "error", "unsupported", "cancell
 FAILED: frozenset[Status] = frozenset({"oom", "nan", "timeout", "error"})
 
 # {version: function that turns a record of this version into one of the next}
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+Upgrades = dict[int, Callable[[dict[str, Any]], dict[str, Any]]]
+UPGRADES: Upgrades = {
     1: dict,  # version 2 added what trains by name, and the drift: unknown in older records
 }
 
@@ -242,23 +243,23 @@ def to_json(record: Record) -> str:
 
 def from_json(text: str) -> Record:
     """A record, upgraded when an older version wrote it. Raises ValueError that says what is wrong with the text."""
-    data = json.loads(text, parse_constant=_refuse)
-    if not isinstance(data, Mapping) or not isinstance(data.get("schema_version"), int):
-        raise ValueError("it has no schema_version")
-    record = Record.model_validate(upgrade(dict(data)))
+    record = Record.model_validate(versioned(text, SCHEMA_VERSION, UPGRADES))
     if record.key != record.cell.key:
         raise ValueError(f"its key {record.key} is not the key of its cell, {record.cell.key}")
     return record
 
 
-def upgrade(data: dict[str, Any]) -> dict[str, Any]:
-    """Bring a record's JSON to the present version, one version at a time."""
-    while data["schema_version"] != SCHEMA_VERSION:
-        version = data["schema_version"]
-        if version not in UPGRADES:
-            age = "newer" if version > SCHEMA_VERSION else "unknown"
-            raise ValueError(f"schema_version {version} is {age}; this release reads up to {SCHEMA_VERSION}")
-        data = {**UPGRADES[version](data), "schema_version": version + 1}
+def versioned(text: str, present: int, upgrades: Upgrades) -> dict[str, Any]:
+    """JSON text with a `schema_version`, brought to the present one, one version at a time. Raises ValueError."""
+    data = json.loads(text, parse_constant=_refuse)
+    if not isinstance(data, Mapping) or not isinstance(data.get("schema_version"), int):
+        raise ValueError("it has no schema_version")
+    data = dict(data)
+    while (version := data["schema_version"]) != present:
+        if version not in upgrades:
+            age = "newer" if version > present else "unknown"
+            raise ValueError(f"schema_version {version} is {age}; this release reads up to {present}")
+        data = {**upgrades[version](data), "schema_version": version + 1}
     return data
 
 

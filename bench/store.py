@@ -94,19 +94,13 @@ class Store:
             return dict(arrays)
 
     def frame(self) -> pd.DataFrame:
-        """One row per cell (its current attempt), with the columns of `frame.COLUMNS`."""
-        import pandas as pd
+        """One row per cell (its current attempt), with the columns of `frame.COLUMNS`; read through the index."""
+        from . import index
+        from .frame import COLUMNS, group_of
 
-        from .frame import COLUMNS, row
-
-        by_key: dict[str, list[tuple[Path, Record]]] = {}
-        for path, record in self.read():
-            by_key.setdefault(record.key, []).append((path, record))
-        rows = []
-        for attempts in by_key.values():
-            current = choose([record for _, record in attempts if not outdated(record)])
-            rows += [row(record, path.relative_to(self.root)) for path, record in attempts if record is current]
-        return pd.DataFrame(rows, columns=COLUMNS)
+        rows = index.current(self.root, [name for name in COLUMNS if name != "group"])
+        groups = {task: group_of(task) for task in rows["task"].unique()}
+        return rows.assign(group=rows["task"].map(groups))[COLUMNS]
 
     # writing ---------------------------------------------------------------------------------------------------
 
@@ -125,10 +119,10 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
             if arrays is not None:
                 content = _npz(arrays)
-                _publish(path.with_suffix(".npz"), content, replace=True)
+                publish(path.with_suffix(".npz"), content, replace=True)
                 file = PredictionsFile(file=f"{record.attempt}.npz", sha256=hashlib.sha256(content).hexdigest())
                 record = record.model_copy(update={"predictions": file})
-            _publish(path, to_json(record).encode(), replace=False)
+            publish(path, to_json(record).encode(), replace=False)
         except FileExistsError:
             raise StoreError(f"{path} exists; records are never overwritten") from None
         except OSError as error:
@@ -199,7 +193,7 @@ def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
     return buffer.getvalue()
 
 
-def _publish(path: Path, content: bytes, *, replace: bool) -> None:
+def publish(path: Path, content: bytes, *, replace: bool) -> None:
     """Write a file whole or not at all; without `replace`, FileExistsError where one is there."""
     part = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
     try:
