@@ -69,12 +69,24 @@ class Rig:
         if self.method is not None:
             self.method.on_logits(outputs, batch)
 
-    def timing(self, what: Any, seconds: Sequence[float], warm_up: int, **condition: Any) -> Timing:
+    def timing(
+        self, what: Any, seconds: Sequence[float], warm_up: int, batch: int | None = None, merged: bool | None = None
+    ) -> Timing:
         """A condition's figures."""
         p10, median, p90 = (float(value) for value in np.quantile(seconds, (0.1, 0.5, 0.9)))
-        where = {name: getattr(self.subject, name) for name in ("dtype", "device", "threads")}
-        times = {"n": len(seconds), "warm_up": warm_up, "median": median, "p10": p10, "p90": p90}
-        return Timing(what=what, **{"batch": None, "merged": None, **condition}, **where, **times)
+        return Timing(
+            what=what,
+            batch=batch,
+            merged=merged,
+            dtype=self.subject.dtype,
+            device=self.subject.device,
+            threads=self.subject.threads,
+            n=len(seconds),
+            warm_up=warm_up,
+            median=median,
+            p10=p10,
+            p90=p90,
+        )
 
 
 def measure(subject: Subject, work: str) -> dict[str, Any]:
@@ -278,7 +290,7 @@ def _latencies(rig: Rig, bare: dict[int, list[float]], *, mergeable: bool) -> li
     """
     method = rig.method
     assert method is not None
-    found: dict[tuple[int, bool], list[float]] = {}
+    found: dict[tuple[int, bool | None], list[float]] = {}
     for batch, (rounds, calls) in LATENCY.items():
         for _ in range(rounds):
             found.setdefault((batch, False), []).extend(_calls(partial(rig.forward, batch), 1, calls))
@@ -290,11 +302,10 @@ def _latencies(rig: Rig, bare: dict[int, list[float]], *, mergeable: bool) -> li
     method.anatomy.detach()
     rig.method = None
     after = {batch: _calls(partial(rig.forward, batch), *LATENCY[batch]) for batch in LATENCY}
-    every: dict[tuple[int, bool | None], list[float]] = {(batch, None): bare[batch] + after[batch] for batch in LATENCY}
-    every.update(found)
+    found.update({(batch, None): bare[batch] + after[batch] for batch in LATENCY})
     return [
         rig.timing("inference", seconds, LATENCY_WARM_UP, batch=batch, merged=merged)
-        for (batch, merged), seconds in every.items()
+        for (batch, merged), seconds in found.items()
     ]
 
 
