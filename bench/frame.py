@@ -24,7 +24,7 @@ def row(record: Record, path: PurePath) -> dict[str, Any]:
     return {
         "protocol": cell.protocol.id,
         "protocol_version": cell.protocol.version,
-        "group": _group(cell.task.id),
+        "group": group_of(cell.task.id),
         "task": cell.task.id,
         "task_version": cell.task.version,
         "method": cell.method.id,
@@ -61,7 +61,7 @@ def row(record: Record, path: PurePath) -> dict[str, Any]:
     }
 
 
-def _group(task_id: str) -> str | None:
+def group_of(task_id: str) -> str | None:
     """A task's group (natural, specialized, structured), where the task is known here."""
     from .registry import registry
 
