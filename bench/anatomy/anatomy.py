@@ -71,16 +71,34 @@ class Anatomy:
 
     def tensors(self) -> list[TensorPlace]:
         """Every parameter of the backbone once (tied ones under their first name), with its name in the model."""
+        first: dict[int, TensorPlace] = {}
+        for place in self._owned():
+            first.setdefault(id(place.parameter), place)
+        return list(first.values())
+
+    def weights(self) -> dict[str, tuple[TensorPlace, ...]]:
+        """Every number of the backbone once: the matrices of the blocks (slices of a fused one apart) by their names
+        in the anatomy, then the other parameters by their names in the model.
+
+        A tied parameter is one entry with a place for each of its owners: what is done to it is done to all of them.
+        """
+        matrices = self.linears("all")
+        held = {id(place.parameter) for place in matrices.values()}
+        others: dict[int, list[TensorPlace]] = {}
+        for place in self._owned():
+            if id(place.parameter) not in held:
+                others.setdefault(id(place.parameter), []).append(place)
+        found: dict[str, tuple[TensorPlace, ...]] = {name: (place,) for name, place in matrices.items()}
+        found.update({places[0].name: tuple(places) for places in others.values()})
+        return found
+
+    def _owned(self) -> Iterator[TensorPlace]:
+        """Each parameter of the backbone at each module that owns it."""
         head = {id(parameter) for parameter in self.head_parameters()}
-        seen: set[int] = set()
-        places = []
         for prefix, module in self.model.named_modules():
             for attribute, parameter in module._parameters.items():
-                if parameter is None or id(parameter) in seen or id(parameter) in head:
-                    continue
-                seen.add(id(parameter))
-                places.append(TensorPlace(self.edits, module, attribute, f"{prefix}.{attribute}".lstrip(".")))
-        return places
+                if parameter is not None and id(parameter) not in head:
+                    yield TensorPlace(self.edits, module, attribute, f"{prefix}.{attribute}".lstrip("."))
 
     def biases(self) -> list[TensorPlace]:
         """Every bias vector (of linears, norms, the patch embedding)."""

@@ -11,9 +11,11 @@ from .chain import Handle, remove_all
 
 
 class Mergeable(Protocol):
-    """Something whose edits can be folded into weights; one that changes what others read merges last."""
+    """Something whose edits can be folded into weights. Sites of a lower rank merge first: what an op computes from a
+    tensor is folded behind that tensor's own changes, and what others read is folded last.
+    """
 
-    merges_last: bool
+    merge_rank: int  # 0: single tensors, 1: matrices, 2: ops that linears follow
 
     def merge(self) -> Handle: ...
 
@@ -52,7 +54,7 @@ class Edits:
                 raise Unmergeable(f"{verb} cannot be merged into weights")
         handles: list[Handle] = []
         try:
-            for site in sorted(self.mergeable, key=lambda site: site.merges_last):
+            for site in sorted(self.mergeable, key=lambda site: site.merge_rank):
                 handles.append(site.merge())
         except Unmergeable:
             remove_all(handles)

@@ -22,19 +22,45 @@ class Shadow:
     are; `torch.func.functional_call` at the root would not survive checkpointing.
     """
 
+    merge_rank = 0
+
     def __init__(self, module: nn.Module, name: str) -> None:
         self.module, self.name = module, name
         self.functions: list[Callable[[Tensor], Tensor]] = []
+        self.merged = False
 
     def __call__(self, next: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        value: Tensor = self.module._parameters[self.name]  # type: ignore[assignment]
-        for function in self.functions:
-            value = function(value)
-        self.module.__dict__[self.name] = value
+        if self.merged:
+            return next(*args, **kwargs)
+        self.module.__dict__[self.name] = self._value()
         try:
             return next(*args, **kwargs)
         finally:
             self.module.__dict__.pop(self.name, None)
+
+    def _value(self) -> Tensor:
+        value: Tensor = self.module._parameters[self.name]  # type: ignore[assignment]
+        for function in self.functions:
+            value = function(value)
+        return value
+
+    @torch.no_grad()
+    def merge(self) -> Handle:
+        """Put the value into the parameter's place, as a new one: a tied parameter stays as it is elsewhere."""
+        if self.merged or not self.functions:
+            return Handle(_nothing)
+        parameter = self.module._parameters[self.name]
+        self.module._parameters[self.name] = nn.Parameter(self._value().clone(), requires_grad=False)
+        self.merged = True
+        return Handle(partial(self._unmerge, parameter))
+
+    def _unmerge(self, parameter: nn.Parameter | None) -> None:
+        self.module._parameters[self.name] = parameter
+        self.merged = False
+
+
+def _nothing() -> None:
+    """The undoing of a merge that changed nothing."""
 
 
 class RowsOf:
@@ -77,6 +103,10 @@ class TensorPlace:
         """Shape of `value()`."""
         return self.value().shape
 
+    def part_of(self, whole: Tensor) -> Tensor:
+        """This place's part of a tensor that is shaped like the parameter (its gradient), as `value` has it."""
+        return whole if self.rows is None else whole[self.rows]
+
     def train(self) -> Handle:
         """Let the optimiser change this parameter in place; `detach` gives its old value back, bit for bit,
         where the record keeps originals."""
@@ -99,8 +129,11 @@ class TensorPlace:
         """Use `function(value)` in place of the value, whenever the owning module runs."""
         shadow = shadow_of(self.module, self.attribute)
         entry = RowsOf(self.rows, function)
+        if shadow.merged:
+            raise RuntimeError(f"{self.name} is merged: remove the merge's handle before adding to it")
         shadow.functions.append(entry)
-        return self.edits.add(Handle(partial(_unshadow, shadow, entry)), unmergeable=f"reparam of {self.name}")
+        self.edits.can_merge(shadow)
+        return self.edits.add(Handle(partial(_unshadow, shadow, entry)))
 
 
 def _untrain(edits: Edits, name: str, parameter: nn.Parameter) -> None:

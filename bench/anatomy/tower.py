@@ -56,7 +56,7 @@ class OpPlace(Mergeable):
     the output, which take a shift where the carrier has no bias (RMSNorm); hence it merges behind them.
     """
 
-    merges_last = True
+    merge_rank = 2
 
     def __init__(
         self,

@@ -1,0 +1,146 @@
+"""Selective methods against what their papers define, computed by hand on a plain copy of the model, in double."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from peft_atlas.bench.anatomy import Anatomy, anatomy_of
+from torch import Tensor, nn
+
+from .test_methods import TinyFit
+from .test_parity import assert_same, ours
+from .tiny import NAMES, outputs, tiny
+
+
+@pytest.fixture(autouse=True)
+def _double(_deterministic: None) -> Any:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def laid_out(anatomy: Anatomy, tensors: dict[nn.Parameter, Tensor]) -> Tensor:
+    """Tensors of the parameters' shapes in the order of `Anatomy.weights`, by the places' documented meaning."""
+    pieces = []
+    for places in anatomy.weights().values():
+        tensor = tensors[places[0].parameter]
+        if getattr(places[0], "transposed", False):
+            tensor = tensor.t()
+        pieces.append((tensor if places[0].rows is None else tensor[places[0].rows]).reshape(-1))
+    return torch.cat(pieces)
+
+
+def numbered(model: nn.Module) -> dict[nn.Parameter, Tensor]:
+    """A number of its own for each entry of each parameter."""
+    found, start = {}, 0
+    for parameter in model.parameters():
+        found[parameter] = torch.arange(start, start + parameter.numel()).view(parameter.shape)
+        start += parameter.numel()
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_are_every_number_of_the_backbone_once(name: str) -> None:
+    t = tiny(name, dtype=torch.float64)
+    anatomy = anatomy_of(t.model)
+    total = sum(parameter.numel() for parameter in t.model.parameters())
+    assert laid_out(anatomy, numbered(t.model)).sort().values.tolist() == list(range(total))
+    for places in anatomy.weights().values():
+        assert torch.equal(places[0].part_of(places[0].parameter), places[0].value())
+
+
+@pytest.mark.parametrize("name", ["vit", "bert", "gpt2", "bloom", "t5"])
+def test_fishmask_takes_the_largest_squared_gradients_of_single_items(name: str) -> None:
+    t = tiny(name, dtype=torch.float64)
+    method = ours("fishmask", t.model, density=0.02, samples=2)
+    fit = TinyFit(t, method)
+    method.before_fit(fit)  # type: ignore[arg-type]
+    assert method.anatomy is not None
+    plain = copy.deepcopy(tiny(name, dtype=torch.float64).model).requires_grad_(True)
+    fisher = {parameter: torch.zeros_like(parameter) for parameter in plain.parameters()}
+    for i in range(2):
+        item = {k: v[i : i + 1] if isinstance(v, Tensor) else v for k, v in t.inputs.items()}
+        y = outputs(plain, item)
+        (y - fit.target[: len(y)]).square().mean().backward()
+        for parameter in plain.parameters():
+            fisher[parameter] += 0 if parameter.grad is None else parameter.grad.square()
+            parameter.grad = None
+    pairs = zip(t.model.parameters(), plain.parameters(), strict=True)
+    scores = laid_out(method.anatomy, {here: fisher[there] for here, there in pairs})
+    index = method.delta.index
+    assert len(index.unique()) == len(index) == int(0.02 * len(scores))
+    left_out = torch.ones(len(scores), dtype=torch.bool).index_fill(0, index, False)
+    assert scores[index].min() >= scores[left_out].max() * (1 - 1e-9)
+    assert not any(parameter.requires_grad for parameter in t.model.parameters())
+
+
+@pytest.mark.parametrize("name", ["vit", "bert", "gpt2", "t5", "clip-text"])
+def test_a_sparse_step_is_a_dense_step_under_the_mask(name: str) -> None:
+    t = tiny(name, dtype=torch.float64)
+    method = ours("fishmask", t.model, density=0.1, samples=1)
+    method.before_fit(TinyFit(t, method))  # type: ignore[arg-type]
+    assert method.anatomy is not None
+    plain = copy.deepcopy(tiny(name, dtype=torch.float64).model).requires_grad_(True)
+    pairs = dict(zip(t.model.parameters(), plain.parameters(), strict=True))
+    numbers = numbered(t.model)
+    chosen = laid_out(method.anatomy, numbers)[method.delta.index]
+    mask = {parameter: torch.isin(where, chosen).double() for parameter, where in numbers.items()}
+    for model, sgd in ((t.model, torch.optim.SGD([method.delta.values], 0.1)), (plain, None)):
+        outputs(model, t.inputs).square().mean().backward()
+        if sgd is not None:
+            sgd.step()
+    with torch.no_grad():
+        for here, there in pairs.items():
+            there -= 0.1 * mask[here] * (torch.zeros_like(there) if there.grad is None else there.grad)
+    before = outputs(tiny(name, dtype=torch.float64).model, t.inputs)
+    assert_same(t.outputs() - before, outputs(plain, t.inputs) - before)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sparse_values_merge(name: str) -> None:
+    t = tiny(name, dtype=torch.float64)
+    method = ours("pafi", t.model, density=0.1)
+    with torch.no_grad():
+        method.delta.values.normal_(std=0.3)
+    before = t.outputs()
+    handle = method.merge()
+    assert_same(t.outputs(), before)
+    plain = tiny(name, dtype=torch.float64)
+    plain.model.load_state_dict(t.model.state_dict())
+    assert_same(plain.outputs(), before)
+    handle.remove()
+    assert torch.equal(t.outputs(), before)
+
+
+@pytest.mark.parametrize("name", ["vit", "gpt2"])
+def test_pafi_trains_the_smallest_weights(name: str) -> None:
+    t = tiny(name, dtype=torch.float64)
+    method = ours("pafi", t.model, density=0.03)
+    assert method.anatomy is not None
+    sizes = laid_out(method.anatomy, {parameter: parameter.detach().abs() for parameter in t.model.parameters()})
+    chosen = torch.zeros(len(sizes), dtype=torch.bool).index_fill(0, method.delta.index, True)
+    assert int(chosen.sum()) == int(0.03 * len(sizes))
+    assert sizes[chosen].max() <= sizes[~chosen].min()
+
+
+def test_changes_of_a_tensor_are_folded_before_those_of_what_reads_it() -> None:
+    """A norm's weight and a bias under their ops: sizes first, then the affine around them."""
+    t = tiny("bert", dtype=torch.float64)
+    anatomy = anatomy_of(t.model)
+    block = anatomy.blocks[0]
+    bias = block.attention.q.bias()
+    assert bias is not None
+    block.attention.q.affine(scale=torch.rand(32) + 0.5)
+    block.norms[0].affine(scale=torch.rand(32) + 0.5, shift=torch.randn(32))
+    for place in (bias, *block.norms[0].tensors.values()):
+        place.reparam(torch.sin)
+    before = t.outputs()
+    handle = anatomy.merge()
+    assert_same(t.outputs(), before)
+    with pytest.raises(RuntimeError, match="is merged"):
+        bias.reparam(torch.cos)
+    handle.remove()
+    assert torch.equal(t.outputs(), before)
