@@ -169,12 +169,23 @@ class ProfiledFit(Fit):
         self.operations = self.forward_operations = 0
         self.first_step: float | None = None
         self.train_peak: int | None = None
+        self._descending = False
         self._counter: FlopCounterMode | None = None
         self._forward = 0
         self._gradients = 0
 
+    def gradient_descent(self, steps: int | None = None) -> None:
+        self._descending = True
+        try:
+            super().gradient_descent(steps)
+        finally:
+            self._descending = False
+
     def batches(self, steps: int) -> Iterator[dict[str, Tensor]]:
         """The loop takes its batches here, so that everything until the next one is one step."""
+        if not self._descending:  # a method looks at data before it trains
+            yield from super().batches(steps)
+            return
         for step, batch in enumerate(super().batches(steps)):
             if self.first_step is None:
                 self.first_step = time.perf_counter()
