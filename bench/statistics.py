@@ -98,7 +98,7 @@ def suite_estimate(tasks: Sequence[Seeds], weights: Sequence[float] | None = Non
     `weights` are the tasks' shares, 1 in sum (default: equal; a mean of group means has others). Raises ValueError as
     `interval` does.
     """
-    found = pooled(_joined([_one_side(seeds) for seeds in tasks]), weights)
+    found = pooled(joined([moments_of(seeds) for seeds in tasks]), weights)
     half = float(found.half_width())
     return Estimate(float(found.mean), None if math.isnan(half) else half, bool(found.covers_seeds))
 
@@ -115,7 +115,7 @@ def suite_difference(tasks: Sequence[tuple[Seeds, Seeds]], weights: Sequence[flo
     (they share the data order); otherwise each side's seeds vary on their own. Raises ValueError where seeds or sides
     have different items.
     """
-    found = pooled(_joined([_two_sides(a, b) for a, b in tasks]), weights)
+    found = pooled(joined([_two_sides(a, b) for a, b in tasks]), weights)
     half, p = float(found.half_width()), float(found.p())
     known = not math.isnan(half)
     return Difference(
@@ -153,6 +153,22 @@ def pooled(moments: Moments, weights: Sequence[float] | None = None) -> Pooled:
     return Pooled((share * moments.mean).sum(-1), variance, freedom, (moments.seed_count > 1).any((-2, -1)))
 
 
+def moments_of(seeds: Seeds) -> Moments:
+    """Of one method on one task, without the axis of tasks. Raises ValueError as `interval` does."""
+    values = _stacked(seeds)
+    items = values.mean(axis=0)
+    return _moments(items, [values], [_shared(values)])
+
+
+def joined(moments: Sequence[Moments]) -> Moments:
+    """With a new last axis, of tasks or of methods (a side's axis stays the last). Raises ValueError for none."""
+    if not moments:
+        raise ValueError("a mean needs at least one task")
+    axis = moments[0].mean.ndim
+    names = ("mean", "items", "item_freedom", "shared", "seed_variance", "seed_count")
+    return Moments(*(np.stack([getattr(one, name) for one in moments], axis) for name in names))
+
+
 def _seed_parts(moments: Moments, share: np.ndarray) -> np.ndarray:
     """What each side's seeds add to the variance; single seeds' parts are spread over the sides that have several."""
     count = moments.seed_count
@@ -163,20 +179,13 @@ def _seed_parts(moments: Moments, share: np.ndarray) -> np.ndarray:
     return np.where(several, (weight + borrowed[..., None, None]) * moments.seed_variance, 0.0)
 
 
-def _one_side(seeds: Seeds) -> Moments:
-    """Of one method on one task, without the axis of tasks."""
-    values = _stacked(seeds)
-    items = values.mean(axis=0)
-    return _moments(items, [values], [_shared(values)])
-
-
 def _two_sides(a: Seeds, b: Seeds) -> Moments:
     """Of b - a on one task, without the axis of tasks."""
     first, second = _stacked(a), _stacked(b)
     if first.shape[1] != second.shape[1]:
         raise ValueError("a difference needs the same items on both sides")
     if len(first) == len(second):
-        return _one_side(list(second - first))
+        return moments_of(list(second - first))
     items = second.mean(axis=0) - first.mean(axis=0)
     return _moments(items, [first, second], [_shared(first), _shared(second)])
 
@@ -206,11 +215,3 @@ def _moments(items: np.ndarray, sides: Sequence[np.ndarray], shared: Sequence[fl
     number = len(items)
     spread = items.var(ddof=1) / number if number > 1 else math.nan
     return Moments(items.mean(), np.asarray(spread), np.asarray(number - 1), np.asarray(sum(shared)), variance, count)
-
-
-def _joined(tasks: Sequence[Moments]) -> Moments:
-    """With an axis of tasks."""
-    if not tasks:
-        raise ValueError("a mean needs at least one task")
-    names = ("mean", "items", "item_freedom", "shared", "seed_variance", "seed_count")
-    return Moments(*(np.stack([getattr(task, name) for task in tasks]) for name in names))
