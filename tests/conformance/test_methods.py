@@ -20,7 +20,7 @@ from peft_atlas.methods.contract import Method
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from .tiny import LACKS, NAMES, WIDTH, Tiny, outputs, tiny, tiny_on_meta
+from .tiny import BLOCKS, LACKS, NAMES, WIDTH, Tiny, outputs, tiny, tiny_on_meta
 
 SMALL = {"r": 4, "alpha": 8, "tokens": 3, "bottleneck": 4, "hidden": 8}
 VARIANTS: dict[str, list[dict[str, Any]]] = {
@@ -31,7 +31,19 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "adapter-pfeiffer": [{"activation": "gelu"}],
     "dora": [{"targets": "all"}],
     "pissa": [{"iterations": 4}],
+    "dylora": [{"frozen": True, "test_rank": 2}],
+    "loha": [{"r": 2}],
+    "lokr": [{"r": 2, "targets": "all"}],
+    "oft": [{"block": 8, "terms": 0}],
+    "boft": [{"factors": 1, "rescale": False}],
     "ia3": [{"targets": "all"}],
+    "adapter-serial": [{"train_norms": False}],
+    "adapter-parallel": [{"beside": "both"}],
+    "adaptformer": [{"learned_scale": True, "reads": "residual"}],
+    "compacter": [{"after": "feedforward", "rank": 2, "train_norms": False}],
+    "adapterdrop": [{"training": "specialised"}],
+    "llm-adapters": [{"placement": "series"}, {"placement": "lora"}],
+    "child-tuning": [{"mode": "F"}],
 }
 TRAINS_EVERYTHING = {"full", "fishmask", "pafi", "lt-sft", "child-tuning", "diff-pruning", "mezo", "spt"}
 Case = tuple[str, dict[str, Any]]
@@ -439,6 +451,34 @@ def bias_sizes(config: Any, anatomy: Anatomy) -> int:
     return sum(block.attention.q.d_out + block.feedforward.up.d_out for block in anatomy.blocks)
 
 
+def bottleneck_size(bottleneck: int) -> int:
+    return 2 * WIDTH * bottleneck + bottleneck + WIDTH
+
+
+def all_norms(anatomy: Anatomy) -> int:
+    """Weights and biases of all norms, those of the embeddings included."""
+    norms = [m for m in anatomy.model.modules() if "norm" in type(m).__name__.lower()]
+    return sum(p.numel() for norm in norms for p in norm.parameters())
+
+
+def compacter_size(config: Any, anatomy: Anatomy) -> int:
+    adapters = len(anatomy.blocks) * (1 if config.after == "feedforward" else 2)
+    each = 2 * config.rank * (WIDTH + config.bottleneck) + config.bottleneck + WIDTH
+    return config.terms**3 + adapters * each + config.train_norms * norm_sizes(anatomy)
+
+
+def adapterdrop_size(config: Any, anatomy: Anatomy) -> int:
+    dropped = round(config.dropped * BLOCKS) * len(anatomy.towers) if config.training == "specialised" else 0
+    return (len(anatomy.blocks) - dropped) * bottleneck_size(config.bottleneck)
+
+
+def llm_adapters_size(config: Any, anatomy: Anatomy) -> int:
+    if config.placement != "lora":
+        return len(anatomy.blocks) * 2 * WIDTH * config.bottleneck
+    chosen = [place for name, place in anatomy.linears("all").items() if not name.endswith(".o")]
+    return sum(config.r * (place.d_in + place.d_out) for place in chosen)
+
+
 def ia3_size(config: Any, anatomy: Anatomy) -> int:
     chosen = anatomy.linears(config.targets).items()
     return sum(place.d_in if ".feedforward." in name else place.d_out for name, place in chosen)
@@ -448,6 +488,12 @@ def ssf_size(config: Any, anatomy: Anatomy) -> int:
     towers = anatomy.towers.values()
     ops = sum(len(t.norms) + len(t.other_ops) + (t.patch_embedding is not None) for t in towers)
     return 2 * (sum(place.d_out for place in anatomy.linears("all").values()) + ops * WIDTH)
+
+
+def every_norm(anatomy: Anatomy) -> int:
+    """Weights and biases of all norms."""
+    norms = [m for m in anatomy.model.modules() if type(m).__name__.lower().endswith(("norm", "norm1d"))]
+    return sum(p.numel() for norm in norms for p in norm.parameters())
 
 
 def share(config: Any, anatomy: Anatomy) -> int:
@@ -462,17 +508,45 @@ def rows(config: Any, anatomy: Anatomy) -> int:
     return sum(place.d_out for place in anatomy.linears(config.targets).values())
 
 
+def kronecker(config: Any, anatomy: Anatomy) -> int:
+    total = 0
+    for place in anatomy.linears(config.targets).values():
+        (p, out), (q, into) = ({32: (4, 8), 64: (8, 8), 16: (4, 4)}[size] for size in (place.d_out, place.d_in))
+        total += p * q + (out * into if config.r >= max(out, into) / 2 else config.r * (out + into))
+    return total
+
+
+def rotations(block: int, targets: str, anatomy: Anatomy) -> int:
+    return sum(place.d_in * (block - 1) // 2 for place in anatomy.linears(targets).values())
+
+
 CLOSED_FORMS: dict[str, Callable[[Any, Anatomy], int]] = {
     "fishmask": share,
     "pafi": share,
+    "lt-sft": lambda c, a: int(c.density * (sum(p.numel() for p in a.model.parameters()) - every_norm(a))),
+    "child-tuning": lambda c, a: share(c, a) if c.mode == "D" else sum(p.numel() for p in a.model.parameters()),
     "full": lambda c, a: sum(p.numel() for p in a.model.parameters()),
     "linear": lambda c, a: 0,
     "ia3": ia3_size,
     "ssf": ssf_size,
+    "adapter-serial": lambda c, a: 2 * len(a.blocks) * bottleneck_size(c.bottleneck) + c.train_norms * all_norms(a),
+    "adapter-parallel": lambda c, a: len(a.blocks) * bottleneck_size(c.bottleneck) * (2 if c.beside == "both" else 1),
+    "adaptformer": lambda c, a: len(a.blocks) * (bottleneck_size(c.bottleneck) + c.learned_scale),
+    "compacter": compacter_size,
+    "adapterdrop": adapterdrop_size,
+    "llm-adapters": llm_adapters_size,
     "lora": low_rank,
     "rslora": low_rank,
     "lora-plus": low_rank,
     "pissa": low_rank,
+    "adalora": lambda c, a: low_rank(c, a) + c.r * len(a.linears(c.targets)),
+    "sora": lambda c, a: low_rank(c, a) + c.r * len(a.linears(c.targets)),
+    "dylora": low_rank,
+    "vera": lambda c, a: c.r * len(a.linears(c.targets)) + rows(c, a),
+    "loha": lambda c, a: 2 * low_rank(c, a),
+    "lokr": kronecker,
+    "oft": lambda c, a: rotations(c.block, c.targets, a),
+    "boft": lambda c, a: c.factors * rotations(c.block, c.targets, a) + (rows(c, a) if c.rescale else 0),
     "lora-fa": lambda c, a: c.r * rows(c, a),
     "dora": lambda c, a: low_rank(c, a) + rows(c, a),
     "adapter-pfeiffer": lambda c, a: len(a.blocks) * (2 * WIDTH * c.bottleneck + c.bottleneck + WIDTH),

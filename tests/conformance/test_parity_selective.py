@@ -144,3 +144,75 @@ def test_changes_of_a_tensor_are_folded_before_those_of_what_reads_it() -> None:
         bias.reparam(torch.cos)
     handle.remove()
     assert torch.equal(t.outputs(), before)
+
+
+class Recording(TinyFit):
+    """Also keeps a copy of the backbone at the start of each run of gradient descent, and at its end."""
+
+    states: list[dict[str, Tensor]]
+
+    def gradient_descent(self) -> None:
+        self.states = getattr(self, "states", [])
+        for run in (lambda: None, super().gradient_descent):
+            run()
+            self.states.append({k: v.detach().clone() for k, v in self.tiny.model.state_dict().items()})
+
+
+@pytest.mark.parametrize("name", ["vit", "t5"])
+def test_lt_sft_rewinds_and_trains_what_full_training_moved_most(name: str) -> None:
+    t = tiny(name, dtype=torch.float64)
+    t.model.requires_grad_(False)
+    method = ours("lt-sft", t.model, density=0.05)
+    fit = Recording(t, method)
+    fit.head = nn.Linear(3, 2)
+    head = copy.deepcopy(fit.head.state_dict())
+    method.fit(fit)  # type: ignore[arg-type]
+    start, full, again, end = fit.states
+    assert all(torch.equal(start[key], again[key]) and torch.equal(start[key], end[key]) for key in start)
+    assert all(torch.equal(head[key], value) for key, value in fit.head.state_dict().items())
+    assert method.anatomy is not None
+    moved = {p: (full[n] - start[n]).abs() for n, p in t.model.named_parameters()}
+    change = torch.cat([places[0].part_of(moved[places[0].parameter]).flatten() for places in method.weights.values()])
+    rest = torch.ones(len(change), dtype=torch.bool).index_fill(0, method.delta.index, False)
+    assert change[method.delta.index].min() >= change[rest].max() > 0
+    frozen = [key for key in start if "norm" in key.lower()]
+    assert frozen and all(torch.equal(full[key], start[key]) for key in frozen)
+
+
+def test_child_tuning_d_is_adamw_with_masked_gradients() -> None:
+    t = tiny("bert", dtype=torch.float64)
+    method = ours("child-tuning", t.model, density=0.3, batches=1)
+    fit = TinyFit(t, method)
+    method.before_fit(fit)  # type: ignore[arg-type]
+    assert method.anatomy is not None
+    chosen = laid_out(method.anatomy, numbered(t.model))[method.delta.index]
+    plain = tiny("bert", dtype=torch.float64)
+    plain.model.requires_grad_(True)
+    masks = {parameter: torch.isin(where, chosen) for parameter, where in numbered(plain.model).items()}
+    optimizer = torch.optim.AdamW(plain.model.parameters(), lr=3e-3, weight_decay=0.0)
+    for _ in range(fit.steps):
+        optimizer.zero_grad()
+        (plain.outputs() - fit.target).square().mean().backward()
+        for parameter, mask in masks.items():
+            parameter.grad.mul_(mask)  # type: ignore[union-attr]
+        optimizer.step()
+    fit.gradient_descent()
+    start = tiny("bert", dtype=torch.float64).outputs()
+    assert_same(t.outputs() - start, plain.outputs() - start)
+
+
+def test_child_tuning_f_keeps_the_gradient_in_expectation() -> None:
+    t = tiny("vit", dtype=torch.float64)
+    method = ours("child-tuning", t.model, mode="F", density=0.25)
+    parameters = method.trained_tensors().values()
+    total, zeros, draws = 0.0, 0.0, 400
+    for _ in range(draws):
+        for parameter in parameters:
+            parameter.grad = torch.ones_like(parameter)
+        method.after_backward(0)
+        gradient = torch.cat([parameter.grad.flatten() for parameter in parameters])  # type: ignore[union-attr]
+        assert set(gradient.unique().tolist()) == {0.0, 4.0}
+        total, zeros = total + gradient, zeros + float((gradient == 0).double().mean()) / draws
+    assert abs(zeros - 0.75) < 1e-3  # five deviations of a share of 400 x 27,000 draws are 7e-4
+    assert abs(float((total / draws).mean()) - 1) < 4e-3
+    assert float((total / draws - 1).abs().max()) < 6 * (3 / draws) ** 0.5
