@@ -63,16 +63,17 @@ def plan(
     results: str | Path = "results",
     existing: Existing = "failed",
     plugins: Sequence[str | Path] = (),
+    budget: str | None = None,
 ) -> Plan:
     """What `run` would do. Writes nothing; raises UsageError for wrong names."""
     from . import processes
     from .protocol import load_protocol
-    from .recipes import expand
+    from .recipes import expand, with_budget
     from .registry import use_plugins
 
     use_plugins(plugins)
     rules = load_protocol(protocol)
-    names = expand(methods)
+    names = with_budget(expand(methods), budget)
     task_ids = rules.resolve_tasks(tasks)
     wanted = check_seeds(rules.seeds if seeds is None else seeds)
     if not names or not task_ids:
@@ -94,12 +95,14 @@ def run(
     display: Style = "auto",
     max_memory: str | int | None = None,
     timeout: float | None = None,
+    budget: str | None = None,
 ) -> RunOutcome:
     """Run methods x tasks x seeds, each cell in a process of its own; the same call resumes.
 
     `methods`: names such as "lora(r=16)", groups, "all". `tasks`: tasks and suites of the protocol. `jobs`: cells at
     once (default: cores / threads of the protocol). `max_memory`: data one cell may hold, such as "3GB". `timeout`:
-    seconds a cell may take (default: the protocol's).
+    seconds a cell may take (default: the protocol's). `budget`: what every method trains, "0.5%" of the backbone or a
+    number of parameters; ranks, widths or prompts are chosen to meet it.
 
     Raises UsageError for wrong requests (before anything is written) and StoreError when results cannot be written.
     Cells that fail raise nothing: see `RunOutcome.exit_code` and the records.
@@ -118,6 +121,7 @@ def run(
             results=results,
             existing=existing,
             plugins=plugins,
+            budget=budget,
         )
     shown.say(plan_text(planned))
     if planned.run:

@@ -58,7 +58,7 @@ def _explain(name: Name, task_id: str, protocol_id: str) -> Explanation:
     backbone = registry("backbones").card(settings.backbone)
     resolved = resolve(name.id, name.arguments, task.family, backbone.id, task.id)
     config = configure(name.id, resolved)
-    values = config.model_dump(mode="json")
+    values = config.identity()
     by_protocol = f"protocol {rules.id} v{rules.version}"
     return Explanation(
         method={"name": str(name), "title": method.name, "version": method.version, "category": method.category},

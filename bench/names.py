@@ -18,9 +18,9 @@ Value = bool | int | float | str | None
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]*")
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"|' + r"'(?:[^'\\]|\\.)*'", re.DOTALL)
-_BARE = re.compile(r"[A-Za-z0-9_./:*-]+(?:\+[A-Za-z0-9_./:*-]+)*")
+_BARE = re.compile(r"[A-Za-z0-9_./:*%-]+(?:\+[A-Za-z0-9_./:*%-]+)*")
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
-_SIGNED_WORD = re.compile(r"[+-]?[A-Za-z0-9_./:*+-]+")
+_SIGNED_WORD = re.compile(r"[+-]?[A-Za-z0-9_./:*%+-]+")
 _SPACE = re.compile(r"\s*")
 _CONSTANTS: dict[str, bool | None] = {"true": True, "false": False, "none": None}
 

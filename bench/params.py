@@ -16,6 +16,7 @@ from .errors import UnsupportedError, UsageError, did_you_mean
 from .names import Name, parse_one
 from .recipes import configure, resolve
 from .registry import registry
+from .support import places_of
 from .text_table import Cell, text_table
 
 if TYPE_CHECKING:
@@ -131,8 +132,8 @@ def _attach(name: Name, backbone: str, family: str) -> tuple[Method, nn.Module, 
     """The method on a model of its own on the meta device, that model, and the length of its features."""
     kind: type[Method] = registry("methods").load(name.id)
     config = configure(name.id, resolve(name.id, name.arguments, family, backbone, ""))
-    anatomy, width = _anatomy(backbone)
-    reason = anatomy.missing(tuple(place for place in kind.requires(config) if place != "head"))
+    anatomy, width = anatomy_on_meta(backbone)
+    reason = anatomy.missing(places_of(kind, config))
     if reason is not None:
         raise UnsupportedError(f"{name} does not fit {backbone}: {reason}")
     method = kind(config)
@@ -147,7 +148,8 @@ def _attach(name: Name, backbone: str, family: str) -> tuple[Method, nn.Module, 
     return method, anatomy.model, width
 
 
-def _anatomy(backbone: str) -> tuple[Anatomy, int]:
+def anatomy_on_meta(backbone: str) -> tuple[Anatomy, int]:
+    """A backbone of the registry or an architecture by name, without values, and the length of its features."""
     if backbone in registry("backbones"):
         loaded = registry("backbones").load(backbone)(registry("backbones").card(backbone), {}, meta=True)
         return loaded.anatomy, loaded.width

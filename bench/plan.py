@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from .errors import UsageError
+from .errors import UnsupportedError, UsageError
 from .names import Name
 from .records import FAILED, BackboneIdentity, Cell, MethodIdentity, ProtocolIdentity, Record, TaskIdentity
 from .store import Store
@@ -112,9 +112,9 @@ def design(protocol_id: str, methods: Sequence[Name], tasks: Sequence[str], seed
         task = registry("tasks").card(task_id)
         backbone = registry("backbones").card(protocol.family(task).backbone)
         for name in methods:
-            method_class, config = _configured(name, task.family, backbone.id, task_id)
+            method_class, config, reason = _configured(name, task.family, backbone.id, task_id)
             first = make_cell(protocol, name, config, task_id, seeds[0])
-            reason = unsupported_reason(method_class, config, backbone, task)
+            reason = reason or unsupported_reason(method_class, config, backbone, task)
             for seed in seeds:
                 cell = first.model_copy(update={"seed": seed})
                 if reason is not None:
@@ -124,13 +124,18 @@ def design(protocol_id: str, methods: Sequence[Name], tasks: Sequence[str], seed
     return Design(list(cells.values()), unsupported)
 
 
-def _configured(name: Name, family: str, backbone: str, task: str) -> tuple[Any, Any]:
-    """A method's class and its config in one cell."""
-    from .recipes import configure, resolve
+def _configured(name: Name, family: str, backbone: str, task: str) -> tuple[Any, Any, str | None]:
+    """A method's class and its config in one cell; where it cannot meet its budget, the config without, and why."""
+    from .recipes import configure, resolve, without_budget
     from .registry import registry
 
-    resolved = resolve(name.id, name.arguments, family, backbone, task)
-    return registry("methods").load(name.id), configure(name.id, resolved)
+    reason = None
+    try:
+        resolved = resolve(name.id, name.arguments, family, backbone, task)
+    except UnsupportedError as error:
+        reason = str(error)
+        resolved = resolve(name.id, without_budget(name.arguments), family, backbone, task)
+    return registry("methods").load(name.id), configure(name.id, resolved), reason
 
 
 def make_cell(
@@ -156,7 +161,7 @@ def make_cell(
             id=name.id,
             name=str(name),
             version=registry("methods").card(name.id).version,
-            config=config.model_dump(mode="json"),
+            config=config.identity(),
         ),
         task=TaskIdentity(id=task.id, version=task.version),
         backbone=BackboneIdentity(id=backbone.id, weights=backbone.weights),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FAMILIES = ("vision", "text", "lm", "clip", "video", "diffusion")
 LAYERS = ("defaults", "family", "backbone", "task")
+BUDGET = "budget"  # the argument that every method takes
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,9 @@ def _as_names(name: str | Name) -> list[Name]:
 def resolve(method_id: str, arguments: Mapping[str, Value], family: str, backbone: str, task: str) -> Resolved:
     """Hyper-parameters of a method in one cell, with the layer and the source of each.
 
-    Raises UsageError for an unknown argument, and for a recipe's key that the method's Config does not know.
+    Every method takes the argument `budget` ("0.5%" of the backbone, or a number of parameters), which sets its size.
+    Raises UsageError for an unknown argument, and for a recipe's key that the method's Config does not know;
+    UnsupportedError where no size meets the budget.
     """
     entry = registry("methods").entry(method_id)
     registry("methods").card(method_id)  # checks the layers' form
@@ -106,13 +109,32 @@ def resolve(method_id: str, arguments: Mapping[str, Value], family: str, backbon
         if layer == "defaults" or choice[layer] == path[2]:
             values[path[-1]] = leaf["value"]
             sources[path[-1]] = (layer if layer == "defaults" else f"{layer} {path[2]}", leaf["source"])
-    for name, value in arguments.items():
+    for name, value in without_budget(arguments).items():
         if name not in known:
             near = did_you_mean(name, known) or f" It has {', '.join(known)}."
             raise UsageError(f"{method_id} has no argument {name!r}.{near}")
         values[name] = value
         sources[name] = ("argument", "given in the name")
+    if BUDGET in arguments:
+        from .budget import solve
+
+        for name, value in solve(method_id, values, backbone, arguments[BUDGET]).items():
+            values[name] = value
+            sources[name] = (BUDGET, f"solved for {arguments[BUDGET]} of {backbone}")
     return Resolved(Name(method_id, dict(arguments)), values, sources)
+
+
+def without_budget(arguments: Mapping[str, Value]) -> dict[str, Value]:
+    """The arguments that are the method's own."""
+    return {name: value for name, value in arguments.items() if name != BUDGET}
+
+
+def with_budget(names: Iterable[Name], budget: str | None) -> list[Name]:
+    """The names with a budget, where they have none of their own."""
+    if budget is None:
+        return list(names)
+    value = int(budget) if budget.isdecimal() else budget
+    return [Name(name.id, {BUDGET: value, **name.arguments}) for name in names]
 
 
 def configure(method_id: str, resolved: Resolved) -> MethodConfig:

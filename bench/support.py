@@ -27,8 +27,12 @@ def unsupported_reason(
     method: type[Method], config: Any, backbone: BackboneCard, task: TaskCard | None = None
 ) -> str | None:
     """Why `method` cannot run with `backbone` (on `task`), naming what is missing; None where it can."""
-    required = method.requires(config)
-    if "head" in required and task is not None and task.family in HEADLESS:
+    if "head" in method.requires(config) and task is not None and task.family in HEADLESS:
         return f"{task.id} has no task head to train"
-    reason = _meta_anatomy(backbone.id).missing(tuple(place for place in required if place != "head"))
+    reason = _meta_anatomy(backbone.id).missing(places_of(method, config))
     return None if reason is None else f"{backbone.id}: {reason}"
+
+
+def places_of(method: type[Method], config: Any) -> tuple[str, ...]:
+    """Places of the backbone that a method needs; the head is none."""
+    return tuple(place for place in method.requires(config) if place != "head")

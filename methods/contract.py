@@ -7,11 +7,11 @@ change. The trainer calls the hooks below and knows no method by name.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from ..bench.anatomy import Anatomy, Handle, target_names
@@ -19,11 +19,33 @@ from ..bench.anatomy import Anatomy, Handle, target_names
 if TYPE_CHECKING:
     from ..bench.trainer import Fit
 
+T = TypeVar("T")
+
 
 class MethodConfig(BaseModel):
-    """Hyper-parameters of a method. Unknown names and non-finite numbers are errors that name the field."""
+    """Hyper-parameters of a method. Unknown names and non-finite numbers are errors that name the field.
+
+    `size` names the whole number (rank, width, tokens) that the trainable count grows with, None where there is none;
+    `in_proportion` those that grow with it when a budget sets the size (LoRA's alpha).
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    size: ClassVar[str | None] = None
+    in_proportion: ClassVar[tuple[str, ...]] = ()
+
+    more: int = Field(
+        0, ge=0, description="how many places, first ones first, are one unit larger in `size`; a budget sets it"
+    )
+
+    @model_validator(mode="after")
+    def _more_of_a_size(self) -> MethodConfig:
+        if self.more and self.size is None:
+            raise ValueError("more: this method has no size")
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """All values as JSON; `more` only where it says something, so that it is no news to older records."""
+        return self.model_dump(mode="json", exclude=None if self.more else {"more"})
 
 
 class GradientConfig(MethodConfig):
@@ -69,6 +91,17 @@ class Method(nn.Module):
     def attach(self, anatomy: Anatomy) -> None:
         """Create parameters and add ops to the anatomy's places. Must work on the meta device: read no values."""
         raise NotImplementedError
+
+    def sized(self, places: Iterable[T]) -> Iterator[T]:
+        """Go through places; while one of the first `more` is at hand, the size in `self.config` is larger by one."""
+        config = self.config
+        for number, place in enumerate(places):
+            if number < config.more and config.size is not None:
+                self.config = config.model_copy(update={config.size: getattr(config, config.size) + 1})
+            try:
+                yield place
+            finally:
+                self.config = config
 
     # what trains -----------------------------------------------------------------------------------------------
 

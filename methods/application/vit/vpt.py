@@ -8,7 +8,7 @@ Trainable parameters: blocks * tokens * width.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,8 @@ from ...contract import GradientConfig, Method, parameter_name
 
 class VPTConfig(GradientConfig):
     """Number of prompts; dropout acts on the prompts."""
+
+    size: ClassVar[str | None] = "tokens"
 
     tokens: int = Field(gt=0, description="prompt tokens in each block (VPT-Shallow: at the input)")
     dropout: float = Field(0.0, ge=0, lt=1)
@@ -62,8 +64,8 @@ class VPT(Method):
     def attach(self, anatomy: Anatomy) -> None:
         self.anatomy = anatomy
         self.prompts = nn.ModuleDict()
-        for tower in anatomy.towers.values():
-            for block in tower.blocks:
-                prompts = Prompts(tower, self.config.tokens, self.config.dropout)
-                self.prompts[parameter_name(block.name)] = prompts
-                tower.tokens.insert(prompts, self.config.tokens, at=block.index, until=block.index + 1)
+        blocks = [(tower, block) for tower in anatomy.towers.values() for block in tower.blocks]
+        for tower, block in self.sized(blocks):
+            tokens = self.config.tokens
+            prompts = self.prompts[parameter_name(block.name)] = Prompts(tower, tokens, self.config.dropout)
+            tower.tokens.insert(prompts, tokens, at=block.index, until=block.index + 1)

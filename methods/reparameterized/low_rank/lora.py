@@ -6,7 +6,7 @@ Trainable parameters: r * (d_in + d_out) for each matrix.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,9 @@ from ...contract import Method, TargetedConfig, parameter_name
 
 class LoRAConfig(TargetedConfig):
     """`alpha` divided by `r` scales the product; `init` draws A."""
+
+    size: ClassVar[str | None] = "r"
+    in_proportion: ClassVar[tuple[str, ...]] = ("alpha",)
 
     r: int = Field(gt=0, description="rank")
     alpha: float = Field(gt=0, description="scale of the product is alpha / r")
@@ -49,23 +52,28 @@ class LowRank(nn.Module):
         else:
             nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
 
+    def product(self) -> tuple[Tensor, Tensor, float]:
+        """A (r, d_in), B (d_out, r) and the factor of B A, as they are in use."""
+        return self.a, self.b, self.scale
+
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(self.down(x), self.b * self.scale)
+        a, b, scale = self.product()
+        return F.linear(F.linear(self.dropped(x), a), b * scale)
 
     def add_to(self, y: Tensor, x: Tensor) -> Tensor:
         """y + self(x) with one pass over y fewer than a sum of the two would take."""
-        down = self.down(x).flatten(0, -2)
-        return torch.addmm(y.flatten(0, -2), down, self.b.t(), alpha=self.scale).view_as(y)
+        a, b, scale = self.product()
+        down = F.linear(self.dropped(x), a).flatten(0, -2)
+        return torch.addmm(y.flatten(0, -2), down, b.t(), alpha=scale).view_as(y)
 
-    def down(self, x: Tensor) -> Tensor:
-        """A x."""
-        if self.dropout:
-            x = F.dropout(x, self.dropout, self.training)
-        return F.linear(x, self.a)
+    def dropped(self, x: Tensor) -> Tensor:
+        """The input, with dropout while training."""
+        return F.dropout(x, self.dropout, self.training) if self.dropout else x
 
     def weight_delta(self) -> Tensor:
         """(d_out, d_in)."""
-        return self.scale * self.b @ self.a
+        a, b, scale = self.product()
+        return scale * b @ a
 
 
 class LoRA(Method):
@@ -82,7 +90,7 @@ class LoRA(Method):
     def attach(self, anatomy: Anatomy) -> None:
         self.anatomy = anatomy
         self.factors = nn.ModuleDict()
-        for name, place in anatomy.linears(self.config.targets).items():
+        for name, place in self.sized(anatomy.linears(self.config.targets).items()):
             rank = min(place.d_in, place.d_out)
             if self.config.r > rank:
                 raise ValueError(f"r={self.config.r} is above the rank of {name}, {rank}")
