@@ -8,8 +8,8 @@ What is compared is the plain mean over the suite's tasks, which are fixed; seed
 - `mean_rank`: the average over tasks of the rank by score, ties averaged. It describes; nothing is tested.
 - `win_rate`: the share of comparisons with one other method on one task that are won, ties half.
 - Cells that failed or are missing are named in `failed`. For ranks, win rate and `quality` their values are imputed and
-  the tasks named in `imputed`; the rule "worst" takes the lowest-scoring method that is ok on the task, seed by seed,
-  and a method's name takes that method.
+  the tasks named in `imputed`. The rule "worst" takes the lowest-scoring method that is ok on the task, seed by seed; a
+  method's name as the rule takes that method, and the worst where it is not ok itself.
 - `quality` is what is compared: the plain mean, imputed where needed, higher is better. A suite with several metrics
   has no mean; there a task counts in units of the standard deviation of its items (within methods, averaged).
 """
@@ -86,9 +86,11 @@ def rank_suite(frame: pd.DataFrame, items: Items, tasks: Sequence[str], imputati
     """Rank the methods (`method_name`) of a frame on `tasks`.
 
     The frame holds one protocol's cells, no tuning trials. Raises ValueError for a cell that occurs twice, a task on
-    which no method is ok, or cells of one task with different numbers of items.
+    which no method has a result, cells of one task with different numbers of items, or an unknown rule.
     """
     suite = _suite(frame, items, tasks)
+    if imputation not in (WORST, *suite.methods):
+        raise ValueError(f"imputation: '{imputation}' is neither '{WORST}' nor one of the methods")
     ranked = [name for name in suite.methods if any(suite.values.get((name, task)) for task in suite.tasks)]
     cells, imputed = _imputed(suite, ranked, imputation)
     compared = [_in_units(suite, task, row) for task, row in zip(suite.tasks, cells, strict=True)]
@@ -151,11 +153,12 @@ def _imputed(suite: _Suite, ranked: Sequence[str], rule: str) -> tuple[list[list
 
 def _source(suite: _Suite, task: str, ranked: Sequence[str], rule: str) -> Mapping[int, np.ndarray]:
     """The seeds whose values stand for what lacks on a task."""
-    able = {name: suite.values[name, task] for name in ranked if not suite.incomplete((name, task))}
-    if rule != WORST and rule in able:
-        return able[rule]
+    found = {name: suite.values[name, task] for name in ranked if suite.values.get((name, task))}
+    able = {name: seeds for name, seeds in found.items() if not suite.incomplete((name, task))} or found
     if not able:
-        raise ValueError(f"{task}: no method is ok with all its seeds, so none can be ranked")
+        raise ValueError(f"{task}: no method has a result, so none can be ranked")
+    if rule in able:
+        return able[rule]
     scores = {name: suite.signs[task] * float(_stacked(seeds).mean()) for name, seeds in able.items()}
     return able[min(scores, key=lambda name: scores[name])]
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -165,8 +165,7 @@ def joined(moments: Sequence[Moments]) -> Moments:
     if not moments:
         raise ValueError("a mean needs at least one task")
     axis = moments[0].mean.ndim
-    names = ("mean", "items", "item_freedom", "shared", "seed_variance", "seed_count")
-    return Moments(*(np.stack([getattr(one, name) for one in moments], axis) for name in names))
+    return Moments(*(np.stack([getattr(one, field.name) for one in moments], axis) for field in fields(Moments)))
 
 
 def _seed_parts(moments: Moments, share: np.ndarray) -> np.ndarray:

@@ -201,6 +201,17 @@ def test_one_failed_seed_of_three_is_imputed_alone() -> None:
     assert row["quality"] == pytest.approx((8 * 0.9 + 0.5) / 9, abs=0.02)
 
 
+def test_what_stands_for_a_cell_may_itself_lack_a_seed_where_all_do() -> None:
+    found = results({"best": 0.9, "worst": 0.5})
+    for row in found.rows:
+        if row["task"] == "birds" and row["seed"] == 1:
+            row |= {"status": "timeout", "value": None}
+    methods = found.rank().methods
+    assert methods["imputed"].tolist() == [("birds",), ("birds",)]
+    assert methods.loc["best", "quality"] == pytest.approx((8 * 0.9 + 0.5) / 9, abs=0.02)
+    assert methods.loc["worst", "quality"] == pytest.approx(0.5, abs=0.02)
+
+
 def test_a_method_without_any_result_is_shown_without_a_rank() -> None:
     found = results({"one": 0.7, "two": 0.5})
     for task in TASKS:
@@ -238,8 +249,10 @@ def test_frames_that_cannot_be_ranked() -> None:
     found.add("one", "birds", 0, np.ones(ITEMS))
     with pytest.raises(ValueError, match="one x birds seed 0 occurs twice"):
         found.rank()
-    with pytest.raises(ValueError, match="cells: no method is ok"):
+    with pytest.raises(ValueError, match="cells: no method has a result"):
         results({"one": 0.7, "two": 0.5}, keep=lambda method, task: task != "cells").rank()
+    with pytest.raises(ValueError, match="'best' is neither 'worst' nor one of the methods"):
+        results({"one": 0.7, "two": 0.5}).rank(imputation="best")
     found = results({"one": 0.7, "two": 0.5})
     found.arrays["birds/one/0"] = np.ones(ITEMS - 1)
     found.arrays["birds/one/1"] = np.ones(ITEMS - 1)
