@@ -68,13 +68,10 @@ RANK_ONE = {
 }
 # Methods of the published table that the registry lacks so far. Take one out when it comes: its rows are then checked.
 NOT_YET = {
-    "adalora",
-    "adaptformer",
     "cocoop",
     "coop",
     "custom-diffusion",
     "maple",
-    "p-tuning",
     "textual-inversion",
 }
 

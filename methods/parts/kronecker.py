@@ -6,6 +6,7 @@ B_i = U_i V_i with U (t, r, k) and V (t, k, s). The matrix sum_i A_i (x) B_i is 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +31,17 @@ def low_rank_kronecker_linear(x: Tensor, a: Tensor, u: Tensor, v: Tensor) -> Ten
 def kronecker_matrix(a: Tensor, b: Tensor) -> Tensor:
     """sum_i A_i (x) B_i as a matrix, (p * r, q * s)."""
     return torch.einsum("tpq,trs->prqs", a, b).flatten(2, 3).flatten(0, 1)
+
+
+def split(dimension: int, factor: int) -> tuple[int, int]:
+    """(left, right) with left * right = dimension: `factor` where it divides, else the largest divisor up to it and to
+    the square root.
+    """
+    if factor > 0 and dimension % factor == 0:
+        return factor, dimension // factor
+    limit = math.isqrt(dimension) if factor == -1 else min(factor, math.isqrt(dimension))
+    left = next(n for n in range(max(limit, 1), 0, -1) if dimension % n == 0)
+    return left, dimension // left
 
 
 @dataclass(frozen=True)

@@ -32,16 +32,20 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "dora": [{"targets": "all"}],
     "pissa": [{"iterations": 4}],
     "dylora": [{"frozen": True, "test_rank": 2}],
+    "hiwi": [{"on": "weights"}],
+    "krona": [{"placement": "feedforward"}],
     "loha": [{"r": 2}],
     "lokr": [{"r": 2, "targets": "all"}],
     "oft": [{"block": 8, "terms": 0}],
     "boft": [{"factors": 1, "rescale": False}],
     "ia3": [{"targets": "all"}],
     "adapter-serial": [{"train_norms": False}],
-    "adapter-parallel": [{"beside": "both"}],
+    "adapter-parallel": [{"beside": "both", "activation": "gelu"}],
     "adaptformer": [{"learned_scale": True, "reads": "residual"}],
     "compacter": [{"after": "feedforward", "rank": 2, "train_norms": False}],
     "adapterdrop": [{"training": "specialised"}],
+    "p-tuning": [{"encoder": "mlp"}],
+    "llama-adapter": [{"upper": 0.5}],
     "llm-adapters": [{"placement": "series"}, {"placement": "lora"}],
     "child-tuning": [{"mode": "F"}],
 }
@@ -479,6 +483,22 @@ def llm_adapters_size(config: Any, anatomy: Anatomy) -> int:
     return sum(config.r * (place.d_in + place.d_out) for place in chosen)
 
 
+def p_tuning_size(config: Any, anatomy: Anatomy) -> int:
+    h = config.hidden
+    mlp = (WIDTH * h + h) + (h * h + h) + (h * WIDTH + WIDTH)
+    lstm = 8 * (WIDTH * h + h * h + 2 * h) + 8 * (2 * h * h + h * h + 2 * h)
+    lstm += (4 * h * h + 2 * h) + (2 * h * WIDTH + WIDTH)
+    each = config.tokens * WIDTH + (lstm if config.encoder == "lstm" else mlp)
+    return sum(each for tower in anatomy.towers.values() if tower.takes_prompt)
+
+
+def unipelt_size(config: Any, anatomy: Anatomy) -> int:
+    prefixes, gate = sum(len(block.attentions) for block in anatomy.blocks), WIDTH + 1
+    updates = sum(config.r * (place.d_in + place.d_out) + gate for place in anatomy.linears("q+v").values())
+    adapters = len(anatomy.blocks) * (bottleneck_size(config.bottleneck) + gate)
+    return prefix_size(config, anatomy) + prefixes * gate + updates + adapters
+
+
 def ia3_size(config: Any, anatomy: Anatomy) -> int:
     chosen = anatomy.linears(config.targets).items()
     return sum(place.d_in if ".feedforward." in name else place.d_out for name, place in chosen)
@@ -508,12 +528,23 @@ def rows(config: Any, anatomy: Anatomy) -> int:
     return sum(place.d_out for place in anatomy.linears(config.targets).values())
 
 
-def kronecker(config: Any, anatomy: Anatomy) -> int:
-    total = 0
+def kronecker(config: Any, anatomy: Anatomy, full: bool = False) -> int:
+    total, sizes = 0, {16: (4, 4), 32: (4, 8), 64: (8, 8), 128: (8, 16)}
     for place in anatomy.linears(config.targets).values():
-        (p, out), (q, into) = ({32: (4, 8), 64: (8, 8), 16: (4, 4)}[size] for size in (place.d_out, place.d_in))
-        total += p * q + (out * into if config.r >= max(out, into) / 2 else config.r * (out + into))
+        (p, out), (q, into) = sizes[place.d_out], sizes[place.d_in]
+        total += p * q + (out * into if full or config.r >= max(out, into) / 2 else config.r * (out + into))
     return total
+
+
+def krona(config: Any, anatomy: Anatomy) -> int:
+    if config.placement == "feedforward":
+        return len(anatomy.blocks) * (4 * 4 + 8 * 8)
+    return kronecker(config, anatomy, full=True)
+
+
+def hiwi(config: Any, anatomy: Anatomy) -> int:
+    places = anatomy.linears("feedforward").values()
+    return sum(2 * config.bottleneck * (p.d_in if config.on == "weights" else p.d_out) for p in places)
 
 
 def rotations(block: int, targets: str, anatomy: Anatomy) -> int:
@@ -535,6 +566,11 @@ CLOSED_FORMS: dict[str, Callable[[Any, Anatomy], int]] = {
     "compacter": compacter_size,
     "adapterdrop": adapterdrop_size,
     "llm-adapters": llm_adapters_size,
+    "p-tuning": p_tuning_size,
+    "p-tuning-v2": prefix_size,
+    "mam": lambda c, a: prefix_size(c, a) + len(a.blocks) * bottleneck_size(c.bottleneck),
+    "unipelt": unipelt_size,
+    "llama-adapter": lambda c, a: len(a.towers) * max(1, round(c.upper * BLOCKS)) * (c.tokens * WIDTH + 1),
     "lora": low_rank,
     "rslora": low_rank,
     "lora-plus": low_rank,
@@ -542,6 +578,9 @@ CLOSED_FORMS: dict[str, Callable[[Any, Anatomy], int]] = {
     "adalora": lambda c, a: low_rank(c, a) + c.r * len(a.linears(c.targets)),
     "sora": lambda c, a: low_rank(c, a) + c.r * len(a.linears(c.targets)),
     "dylora": low_rank,
+    "qlora": low_rank,
+    "hiwi": hiwi,
+    "krona": krona,
     "vera": lambda c, a: c.r * len(a.linears(c.targets)) + rows(c, a),
     "loha": lambda c, a: 2 * low_rank(c, a),
     "lokr": kronecker,

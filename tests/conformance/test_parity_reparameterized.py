@@ -5,13 +5,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from statistics import NormalDist
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from peft_atlas.bench.anatomy.linear import LinearPlace
+from peft_atlas.bench.params import count
+from peft_atlas.methods.beyond.boft import Butterfly
 from peft_atlas.methods.beyond.rslora import RankStabilizedConfig
 from peft_atlas.methods.contract import Method
+from peft_atlas.methods.parts.nf4 import LEVELS, NormalFloat
 from peft_atlas.methods.reparameterized.low_rank.lora import LoRAConfig, LowRank
 from torch import Tensor, nn
 
@@ -189,3 +194,296 @@ def test_lora_fa_keeps_no_input() -> None:
 
     assert keeps_input("lora")
     assert not keeps_input("lora-fa")
+
+
+def modules(name: str) -> dict[str, Any]:
+    return {"target_modules": MODULES[name]}
+
+
+@both_models
+def test_vera(name: str) -> None:
+    pair = compare(name, "vera", peft.VeraConfig(r=6, **modules(name)), r=6)
+    shared, theirs = next(pair.sites())[0].shared, pair.theirs.base_model
+    assert torch.equal(shared.a, theirs.vera_A["default"])
+    assert torch.equal(shared.b, theirs.vera_B["default"])
+    pair.agree(pair.copy(d="vera_lambda_d.default", b="vera_lambda_b.default"))
+
+
+@both_models
+@pytest.mark.parametrize("r", [2, 4])  # the low-rank and the dense form
+def test_loha(name: str, r: int) -> None:
+    pair = compare(name, "loha", peft.LoHaConfig(r=r, alpha=6, **modules(name)), r=r, alpha=6)
+    assert next(pair.sites())[0].is_dense == (r == 4)
+    ends = {"b1": "hada_w1_a.default", "a1": "hada_w1_b.default", "b2": "hada_w2_a.default", "a2": "hada_w2_b.default"}
+    pair.agree(pair.copy(**ends))
+
+
+def test_loha_has_the_square_of_the_rank() -> None:
+    pair = compare("bert", "loha", peft.LoHaConfig(r=3, **modules("bert")), r=3)
+    module = next(pair.sites())[0]
+    nn.init.normal_(module.a2)
+    assert torch.linalg.matrix_rank(module.weight_delta()) == 9
+
+
+@both_models
+@pytest.mark.parametrize(("r", "factor"), [(2, -1), (4, -1), (2, 2), (1, 5)])
+def test_lokr(name: str, r: int, factor: int) -> None:
+    config = peft.LoKrConfig(r=r, alpha=6, decompose_factor=factor, **modules(name))
+    pair = compare(name, "lokr", config, r=r, alpha=6, factor=factor)
+    is_full = next(pair.sites())[0].v is None
+    assert is_full == (r == 4)
+    ends = {"own": "lokr_w1.default", "b": "lokr_w2.default"}
+    low_rank = {"own": "lokr_w1.default", "b": "lokr_w2_a.default", "v": "lokr_w2_b.default"}
+    pair.agree(pair.copy(**(ends if is_full else low_rank)))
+
+
+def test_lokr_has_the_product_of_the_ranks() -> None:
+    module = next(compare("bert", "lokr", peft.LoKrConfig(r=2, **modules("bert")), r=2).sites())[0]
+    nn.init.normal_(module.v)
+    assert torch.linalg.matrix_rank(module.weight_delta()) == 4 * 2  # left factor (4, 4), right factor of rank 2
+
+
+@both_models
+@pytest.mark.parametrize("terms", [0, 4, 5])  # 3 there gives the series of 4
+def test_oft(name: str, terms: int) -> None:
+    """HF PEFT's series is that of (I + Q) / (I - Q), its exact transform the inverse: there Q has the other sign."""
+    series = {"use_cayley_neumann": terms > 0, "num_cayley_neumann_terms": terms}
+    config = peft.OFTConfig(oft_block_size=8, **series, **modules(name))
+    pair = compare(name, "oft", config, block=8, terms=terms)
+    pairs = pair.copy(entries="oft_R.default.weight")
+    if terms == 0:
+        with torch.no_grad():
+            for mine, _ in pairs:
+                mine.neg_()
+                mine.register_hook(torch.neg)
+    pair.agree(pairs)
+
+
+def test_oft_keeps_the_angles_between_rows() -> None:
+    pair = compare("bert", "oft", peft.OFTConfig(oft_block_size=8, **modules("bert")), block=8, terms=0)
+    before = [place.weight() @ place.weight().t() for place in places(pair.method)]
+    pair.copy(entries="oft_R.default.weight")
+    changed = [place.weight().clone() for place in places(pair.method)]
+    pair.method.merge()
+    for gram, old, place in zip(before, changed, places(pair.method), strict=True):
+        assert_same(place.weight() @ place.weight().t(), gram)
+        assert relative(place.weight(), old) > 0.01
+
+
+@both_models
+def test_boft_of_one_factor(name: str) -> None:
+    """HF PEFT keeps b * b numbers a block, and takes the skew-symmetric half, with the other sign."""
+    config = peft.BOFTConfig(boft_block_size=8, boft_n_butterfly_factor=1, **modules(name))
+    pair = compare(name, "boft", config, block=8, factors=1)
+    row, column = torch.triu_indices(8, 8, 1)
+    pairs = []
+    for site, (mine, _, stem) in enumerate(pair.sites()):
+        theirs, scale = pair.parameters[f"{stem}.boft_R.default"], pair.parameters[f"{stem}.boft_s.default"]
+        ours_scale = list(pair.method.scales.values())[site].s
+        with torch.no_grad():
+            theirs.normal_(std=0.3)
+            scale.normal_(mean=1.0, std=0.3)
+            mine.entries.copy_(0.5 * (theirs.mT - theirs)[:, :, row, column])
+            ours_scale.copy_(scale.flatten())
+        pairs += [(mine.entries, theirs), (ours_scale, scale)]
+    pair.agree([])
+    for mine, theirs in pairs:
+        assert mine.grad is not None and theirs.grad is not None
+        there = theirs.grad.flatten() if mine.dim() == 1 else -2 * theirs.grad[:, :, row, column]
+        assert_same(mine.grad, there)
+
+
+def test_butterfly_factors_become_dense_when_the_paper_says() -> None:
+    """With d = 32 and b = 4: after 1 + log2(32 / 4) = 4 factors."""
+    for factors, is_dense in ((1, False), (2, False), (3, False), (4, True)):
+        rotation = Butterfly(torch.empty(32, 32), 4, factors)
+        nn.init.normal_(rotation.entries)
+        matrix = rotation(torch.eye(32))
+        assert_same(matrix @ matrix.t(), torch.eye(32))
+        assert bool((matrix.abs() > 1e-12).all()) == is_dense
+
+
+ADALORA = {"a": "lora_A.default", "e": "lora_E.default", "b": "lora_B.default"}
+
+
+def adalora(name: str) -> Comparison:
+    """HF PEFT divides alpha by r + 1e-5, which is put into our alpha."""
+    schedule = {"total_step": 12, "tinit": 2, "tfinal": 4, "deltaT": 2, "orth_reg_weight": 0.1}
+    config = peft.AdaLoraConfig(init_r=6, target_r=3, lora_alpha=6, **schedule, **modules(name))
+    ours_schedule = {"initial": 2.5 / 12, "final": 4.5 / 12, "interval": 2, "orthogonality": 0.1}
+    return compare(name, "adalora", config, init_r=6, target_r=3, alpha=36 / (6 + 1e-5), **ours_schedule)
+
+
+@both_models
+def test_adalora(name: str) -> None:
+    pair = adalora(name)
+    pair.agree(pair.copy(**ADALORA))
+
+
+def test_adalora_prunes_what_hf_peft_prunes() -> None:
+    pair = adalora("bert")
+    pairs = pair.copy(**ADALORA)
+    fit: Any = SimpleNamespace(steps=12)
+    pair.method.before_fit(fit)
+    mine = torch.optim.AdamW(pair.method.parameter_groups(), lr=1e-2)
+    theirs = torch.optim.AdamW([p for p in pair.theirs.parameters() if p.requires_grad], lr=1e-2)
+    alive = []
+    for step in range(12):
+        for optimizer, y, penalty in (
+            (mine, pair.tiny.outputs(), pair.method.extra_loss()),
+            (theirs, outputs(pair.theirs, pair.tiny.inputs), orthogonality(pair.parameters)),
+        ):
+            optimizer.zero_grad()
+            assert penalty is not None
+            (y.square().mean() + penalty).backward()
+            optimizer.step()
+        pair.method.after_step(step)
+        pair.theirs.base_model.update_and_allocate(step)
+        for a, b in pairs:
+            assert_same(a.view(b.shape), b)
+        alive.append(sum(int(a.count_nonzero()) for a, b in pairs if b.dim() == 2 and b.shape[1] == 1))
+    assert alive[0] == 4 * 6
+    assert alive[-1] == 4 * 3
+    assert alive[4] == 15  # 12 + 12 (1 - 2 / 6)^3, rounded down
+
+
+def orthogonality(parameters: dict[str, nn.Parameter]) -> Tensor:
+    """The penalty of HF PEFT's AdaLoRA model, which it adds only where a model returns a loss."""
+    grams = [p @ p.T for n, p in parameters.items() if "lora_A" in n]
+    grams += [p.T @ p for n, p in parameters.items() if "lora_B" in n]
+    return 0.1 * torch.stack([(gram - torch.eye(len(gram))).norm() for gram in grams]).mean()
+
+
+def test_sora_is_lora_with_a_scaled_by_the_gate() -> None:
+    pair = lora("bert", "sora")
+    gates = [module.gate for module, _, _ in pair.sites()]
+    pairs = pair.copy(**LORA_NAMES)
+    with torch.no_grad():
+        for (_, a), gate in zip(pairs[::2], gates, strict=True):
+            a.mul_(gate[:, None])
+    pair.agree(pairs[1::2])
+    for (mine, theirs), gate in zip(pairs[::2], gates, strict=True):
+        assert mine.grad is not None and theirs.grad is not None and gate.grad is not None
+        assert_same(mine.grad, theirs.grad * gate[:, None])
+        assert_same(gate.grad, (theirs.grad * mine).sum(1))
+
+
+def test_a_step_of_sora_solves_the_proximal_problem() -> None:
+    method = ours("sora", tiny("bert", dtype=torch.float64).model, lr=0.5, penalty=0.6)
+    gate = next(iter(method.factors.values())).gate
+    before = gate.detach().clone()
+    method.after_step(0)
+    candidates = torch.linspace(-3, 3, 6001)[:, None]
+    cost = 0.5 * (candidates - before).square() + 0.3 * candidates.abs()
+    assert torch.allclose(gate, candidates[cost.argmin(0), 0], atol=1e-3)
+
+
+def test_a_closed_gate_of_sora_stays_out() -> None:
+    t = tiny("bert", dtype=torch.float64)
+    method = ours("sora", t.model)
+    factor = next(iter(method.factors.values()))
+    with torch.no_grad():
+        factor.gate[2] = 0
+        factor.b.normal_()
+    t.outputs().square().sum().backward()
+    assert factor.a.grad[2].abs().max() == 0 == factor.b.grad[:, 2].abs().max()
+    assert factor.a.grad[1].abs().max() > 0
+
+
+@pytest.mark.parametrize("rank", [1, 3, 4])
+def test_dylora_is_lora_of_each_lower_rank(rank: int) -> None:
+    config = peft.LoraConfig(r=rank, lora_alpha=12, **modules("bert"))
+    pair = compare("bert", "dylora", config, r=4, alpha=12)
+    pair.method.use_rank(rank)
+    for module, _, stem in pair.sites():
+        a, b = (pair.parameters[f"{stem}.lora_{letter}.default.weight"] for letter in "AB")
+        with torch.no_grad():
+            module.a[:rank] = nn.init.normal_(a)
+            module.b[:, :rank] = nn.init.normal_(b)
+            module.b[:, rank:] = 1.0
+    here, there = pair.tiny.outputs(), outputs(pair.theirs, pair.tiny.inputs)
+    assert_same(here, there)
+    here.square().sum().backward()
+    there.square().sum().backward()
+    for module, _, stem in pair.sites():
+        assert_same(module.a.grad[:rank], pair.parameters[f"{stem}.lora_A.default.weight"].grad)
+        assert_same(module.b.grad[:, :rank], pair.parameters[f"{stem}.lora_B.default.weight"].grad)
+        assert module.a.grad[rank:].abs().sum() == 0 == module.b.grad[:, rank:].abs().sum()
+
+
+@both_models
+def test_krona_is_lokr_with_a_full_right_factor(name: str) -> None:
+    pair = compare(name, "krona", peft.LoKrConfig(r=8, alpha=24, **modules(name)), scale=3.0)
+    pair.agree(pair.copy(own="lokr_w1.default", b="lokr_w2.default"))
+
+
+def test_krona_has_full_rank() -> None:
+    module = next(compare("bert", "krona", peft.LoKrConfig(r=8, **modules("bert"))).sites())[0]
+    nn.init.normal_(module.b)
+    assert torch.linalg.matrix_rank(module.weight_delta()) == 32
+    assert sum(p.numel() for p in module.parameters()) == 4 * 4 + 8 * 8 < 2 * (32 + 32)  # LoRA of rank 2
+
+
+def test_normal_float_levels_are_normal_quantiles() -> None:
+    """Appendix E of the QLoRA paper: eight quantiles above zero, seven below, and zero."""
+    tail = (1 - 1 / (2 * 15) + 1 - 1 / (2 * 16)) / 2
+    above = [NormalDist().inv_cdf(tail + (0.5 - tail) * i / 8) for i in range(8)]
+    below = [-NormalDist().inv_cdf(tail + (0.5 - tail) * i / 7) for i in range(7)]
+    levels = sorted([*above, 0.0, *below])
+    assert torch.allclose(torch.tensor(LEVELS), torch.tensor(levels) / max(levels), atol=1e-4)
+
+
+def test_normal_float_needs_the_published_bits() -> None:
+    stored = NormalFloat(torch.randn(512, 512))
+    assert stored.bits() / 512**2 == pytest.approx(4 + 0.127, abs=5e-4)
+
+
+def test_normal_float_suits_normal_weights() -> None:
+    weight = torch.randn(256, 256)
+    blocks = weight.view(-1, 64)
+    unit = blocks.abs().amax(1, keepdim=True) / 7
+    equidistant = ((blocks / unit).round() * unit).view_as(weight)
+    assert relative(NormalFloat(weight)(), weight) < 0.95 * relative(equidistant, weight) < 0.2
+
+
+def test_normal_float_restores_its_own_levels_and_zero() -> None:
+    weight = torch.tensor(LEVELS).repeat(64, 16) * 0.5
+    assert relative(NormalFloat(weight)(), weight) < 1e-6
+    assert NormalFloat(torch.zeros(8, 64))().abs().max() == 0
+    assert NormalFloat(torch.randn(3, 7))().shape == (3, 7)
+
+
+def test_qlora_quantises_every_matrix_and_nothing_else() -> None:
+    t = tiny("bert")
+    expected = copy.deepcopy(t)
+    for block in expected.model.encoder.layer:
+        for module in block.modules():
+            if isinstance(module, nn.Linear):
+                module.weight.data = NormalFloat(module.weight)().to(module.weight.dtype)
+    before = t.outputs()
+    ours("qlora", t.model).float()
+    assert_close = torch.allclose(t.outputs(), expected.outputs(), atol=1e-5)
+    assert assert_close and not torch.allclose(t.outputs(), before, atol=1e-3)
+
+
+def test_hiwi_leaves_changed_biases_only() -> None:
+    t = tiny("bert", dtype=torch.float64)
+    before = {name: tensor.clone() for name, tensor in t.model.state_dict().items()}
+    method = ours("hiwi", t.model)
+    with torch.no_grad():
+        for adapter in method.adapters.values():
+            adapter.up.normal_()
+    y = t.outputs()
+    method.merge()
+    after = t.model.state_dict()
+    assert relative(t.outputs(), y) < 1e-10
+    assert after.keys() == before.keys()
+    changed = {name for name in after if not torch.equal(after[name], before[name])}
+    assert changed == {f"encoder.layer.{i}.{part}.dense.bias" for i in range(2) for part in ("intermediate", "output")}
+
+
+def test_hiwi_stores_the_published_share_of_roberta_large() -> None:
+    counts = count("hiwi", "roberta-large")
+    biases = sum(t.numel for t in counts.tensors if t.name.endswith(".up")) // 4
+    assert biases == 24 * (4096 + 1024)
+    assert 100 * biases / counts.backbone_parameters == pytest.approx(0.03, abs=0.005)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ....bench.anatomy.linear import LinearPlace
+from ...parts.row_scale import scale_rows
 from .lora import LoRA, LoRAConfig, LowRank
 
 
@@ -36,12 +37,7 @@ class Decomposed(LowRank):
         dtype = y.dtype
         if not torch.is_autocast_enabled(x.device.type):
             x, y = x.to(self.a.dtype), y.to(self.a.dtype)
-        gain = self.m / self.norms()
-        bias = self.place.bias()
-        y = self.add_to(y, x)
-        # W x + b is one product: the part of b that was scaled with it goes back
-        y = y * gain if bias is None else torch.addcmul((1 - gain) * bias.value(), y, gain)
-        return y.to(dtype)
+        return scale_rows(self.add_to(y, x), self.m / self.norms(), self.place).to(dtype)
 
     @torch.no_grad()
     def norms(self) -> Tensor:

@@ -1,0 +1,75 @@
+"""OFT: the input of W is rotated by a trained block-diagonal orthogonal matrix (Qiu et al. 2023, arXiv 2306.07280).
+
+y = W R^T x, where each block of R is (I + Q) (I - Q)^(-1) for a trained skew-symmetric Q (equation 2, Cayley), zero at
+the start. OFT v2 (Qiu et al. 2025, arXiv 2506.19847) replaces the inverse by a truncated Neumann series (equation 5)
+and rotates the activations in place of the weights (section 4.1); both are taken here, so that nothing of the size of W
+is made or kept. (A slice of a fused matrix is the exception: its rows are rotated.) The constraint on ||R - I|| (COFT)
+and blocks that share one rotation are left out.
+
+Trainable parameters: d_in * (block - 1) / 2 for each matrix.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from ...bench.anatomy import Anatomy
+from ..contract import Method, TargetedConfig, parameter_name
+from ..parts.rotation import cayley, cayley_neumann, rotate, skew
+
+
+class OFTConfig(TargetedConfig):
+    """`terms` 0 is the exact Cayley transform."""
+
+    block: int = Field(gt=1, description="size of the blocks of R; a divisor of d_in")
+    terms: int = Field(ge=0, description="terms of the Cayley-Neumann series, at least 3; 0: the exact transform")
+
+
+class Rotation(nn.Module):
+    """x -> R^T x, with R the identity at the start."""
+
+    def __init__(self, like: Tensor, block: int, terms: int) -> None:
+        super().__init__()
+        self.block, self.terms = block, terms
+        blocks, entries = like.shape[1] // block, block * (block - 1) // 2
+        self.entries = nn.Parameter(torch.zeros(blocks, entries, device=like.device))
+
+    def blocks(self) -> Tensor:
+        """The blocks of R, (d_in / block, block, block)."""
+        q = skew(self.entries, self.block)
+        return cayley_neumann(q, self.terms) if self.terms else cayley(q)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rotate(x, self.blocks())
+
+    def on_weight(self, weight: Tensor) -> Tensor:
+        """W R^T, (d_out, d_in)."""
+        return rotate(weight, self.blocks().mT)
+
+
+class OFT(Method):
+    """One `Rotation` before each chosen matrix."""
+
+    Config = OFTConfig
+    starts_as_backbone = True
+    config: OFTConfig
+
+    @classmethod
+    def requires(cls, config: Any) -> tuple[str, ...]:
+        return ("attention", "feedforward")
+
+    def attach(self, anatomy: Anatomy) -> None:
+        self.anatomy = anatomy
+        if 0 < self.config.terms < 3:
+            raise ValueError(f"terms={self.config.terms}: the series has at least 3 terms; 0 is the exact transform")
+        self.factors = nn.ModuleDict()
+        for name, place in anatomy.linears(self.config.targets).items():
+            if place.d_in % self.config.block:
+                raise ValueError(f"block={self.config.block} does not divide the input of {name}, {place.d_in}")
+            rotation = Rotation(place.weight(), self.config.block, self.config.terms)
+            self.factors[parameter_name(name)] = rotation
+            place.map_in(rotation)
