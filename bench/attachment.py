@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from torch import nn
 
@@ -38,10 +38,16 @@ class Attachment:
         """Fold the method into the model's weights; the handle undoes it. Raises `Unmergeable` where impossible."""
         return self.method.merge()
 
-    def save(self, path: str | Path) -> None:
-        """Write what a user would publish, one safetensors file; the method's name is in its metadata."""
+    def save(self, path: str | Path, format: Literal["atlas", "peft"] = "atlas") -> None:
+        """Write what a user would publish: one safetensors file with the method's name in its metadata, or a folder
+        that HF PEFT loads (with the head; a `UsageError` where HF PEFT lacks the method)."""
         from safetensors.torch import save_file
 
+        if format == "peft":
+            from .peft_format import write
+
+            write(self, path)
+            return
         tensors = {name: tensor.detach().contiguous() for name, tensor in self.method.shipped().items()}
         save_file(tensors, str(path), metadata={"method": self.name, "format": "peft-atlas"})
 
@@ -85,3 +91,10 @@ def attach(model: nn.Module, method: str) -> Attachment:
         anatomy.detach()
         raise UsageError(f"{name}: {error}") from None
     return Attachment(model, built, str(name))
+
+
+def load(model: nn.Module, folder: str | Path) -> Attachment:
+    """Attach an adapter that HF PEFT saved, or `Attachment.save` with format "peft". Raises `UsageError`."""
+    from .peft_format import read
+
+    return read(model, folder)
