@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft_atlas.bench.anatomy import Unmergeable, anatomy_of
 from peft_atlas.bench.anatomy.linear import LinearPlace
 from peft_atlas.bench.params import count
 from peft_atlas.methods.beyond.boft import Butterfly
@@ -487,3 +488,65 @@ def test_hiwi_stores_the_published_share_of_roberta_large() -> None:
     biases = sum(t.numel for t in counts.tensors if t.name.endswith(".up")) // 4
     assert biases == 24 * (4096 + 1024)
     assert 100 * biases / counts.backbone_parameters == pytest.approx(0.03, abs=0.005)
+
+
+class Turn:
+    """x -> x M."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        self.matrix = matrix
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x @ self.matrix
+
+    def on_weight(self, weight: Tensor) -> Tensor:
+        return weight @ self.matrix.t()
+
+
+class Halve:
+    """(y, x) -> y / 2."""
+
+    def __call__(self, y: Tensor, x: Tensor) -> Tensor:
+        return y / 2
+
+    def merged(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        return weight / 2, bias / 2
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2"])  # a matrix of its own, and a slice of a fused one
+def test_input_maps_and_revisions_act_in_the_order_of_registration(name: str) -> None:
+    model = tiny(name, dtype=torch.float64).model
+    anatomy = anatomy_of(model)
+    q, v = (next(iter(anatomy.linears(letter).values())) for letter in "qv")
+    bias = q.bias()
+    assert bias is not None
+    weight, offset = q.weight().clone(), bias.value().clone()
+    first, second = Turn(torch.randn(32, 32)), Turn(torch.randn(32, 32))
+    update = LowRank(q.weight(), 4, 1.0, 0.0, "kaiming")
+    nn.init.normal_(update.b)
+    x = torch.randn(2, 5, 32)
+    rows = slice(None) if q.rows is None else q.rows
+    before = q.module(x)
+    q.map_in(first)
+    q.delta(update)
+    q.map_in(second)
+    q.revise(Halve())
+    turned = second(x)
+    expected = (first(turned) @ weight.t() + offset + update(turned)) / 2
+    assert_same(q.module(x)[..., rows], expected)
+    if v.module is q.module:
+        assert torch.equal(q.module(x)[..., v.rows], before[..., v.rows])
+    handle = anatomy.merge()
+    assert_same(q.module(x)[..., rows], expected)
+    handle.remove()
+    anatomy.detach()
+    assert torch.equal(q.module(x), before)
+
+
+@pytest.mark.parametrize("verb", ["map_in", "revise"])
+def test_a_map_that_is_no_matrix_is_not_merged(verb: str) -> None:
+    anatomy = anatomy_of(tiny("bert", dtype=torch.float64).model)
+    place = next(iter(anatomy.linears("q").values()))
+    getattr(place, verb)(torch.add if verb == "revise" else torch.tanh)
+    with pytest.raises(Unmergeable):
+        anatomy.merge()

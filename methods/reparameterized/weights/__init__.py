@@ -1,0 +1,1 @@
+"""Adapters that read weights in place of activations."""
