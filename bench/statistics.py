@@ -150,7 +150,8 @@ def pooled(moments: Moments, weights: Sequence[float] | None = None) -> Pooled:
     item_freedom = np.maximum(moments.item_freedom, 1)
     spread = (seed_parts**2 / seed_freedom).sum((-2, -1)) + (item_parts**2 / item_freedom).sum(-1)
     freedom = np.divide(variance**2, spread, out=np.ones_like(variance), where=spread > 0)
-    return Pooled((share * moments.mean).sum(-1), variance, freedom, (moments.seed_count > 1).any((-2, -1)))
+    covers_seeds = np.asarray((moments.seed_count > 1).any((-2, -1)))
+    return Pooled((share * moments.mean).sum(-1), variance, freedom, covers_seeds)
 
 
 def moments_of(seeds: Seeds) -> Moments:
