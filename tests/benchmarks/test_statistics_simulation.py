@@ -1,7 +1,7 @@
 """How often intervals cover, tests raise false alarms and a planted difference is found: 2,000 simulated suites a row.
 
 `tests/simulation.py` states the generating model. The output is committed as `output/statistics_simulation.csv`; it is
-the same on every machine up to the last digits of floating-point functions. Takes about ten minutes on one core.
+the same on every machine up to the last digits of floating-point functions. Takes 2.5 minutes of one core.
 
     pytest tests/benchmarks/test_statistics_simulation.py
 """
