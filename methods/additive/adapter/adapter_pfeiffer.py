@@ -10,32 +10,23 @@ Trainable parameters: 2 * width * bottleneck + bottleneck + width for each block
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from ....bench.anatomy import Anatomy
 from ...contract import GradientConfig, Method, parameter_name
-from ...parts.bottleneck import Bottleneck
+from ...parts.bottleneck import Activation, Bottleneck, WithResidual
 
 
 class PfeifferConfig(GradientConfig):
     """Width and nonlinearity of the bottleneck."""
 
+    size: ClassVar[str | None] = "bottleneck"
+
     bottleneck: int = Field(gt=0, description="width between the two matrices")
-    activation: Literal["relu", "gelu", "silu", "tanh"] = "relu"
-
-
-class WithResidual(nn.Module):
-    """y -> y + bottleneck(y)."""
-
-    def __init__(self, bottleneck: Bottleneck) -> None:
-        super().__init__()
-        self.bottleneck = bottleneck
-
-    def forward(self, y: Tensor) -> Tensor:
-        return y + self.bottleneck(y)
+    activation: Activation = "relu"
 
 
 class PfeifferAdapter(Method):
@@ -52,7 +43,7 @@ class PfeifferAdapter(Method):
     def attach(self, anatomy: Anatomy) -> None:
         self.anatomy = anatomy
         self.adapters = nn.ModuleDict()
-        for block in anatomy.blocks:
+        for block in self.sized(anatomy.blocks):
             like = block.feedforward.up.weight()
             adapter = Bottleneck(like, block.width, self.config.bottleneck, self.config.activation)
             placed = WithResidual(adapter)

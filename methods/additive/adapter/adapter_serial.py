@@ -1,0 +1,62 @@
+"""Serial adapter: two bottlenecks per block, norms train too (Houlsby et al. 2019, arXiv 1902.00751, section 2.1).
+
+Placed on the output y of the attention and of the feed-forward, before the residual sum:
+y -> y + W_up s(W_down y + b_down) + b_up. All four tensors start near zero (both matrices from N(0, 0.01^2), cut off
+at two deviations; section 3.6), so the adapted model starts near the backbone and not at it. The task's norms train as
+well, those of the embeddings included, as the authors' code does. A cross-attention gets no adapter of its own.
+
+Trainable parameters: 2 * (2 * width * bottleneck + bottleneck + width) for each block, and the sizes of all norms.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import Field
+from torch import nn
+
+from ....bench.anatomy import Anatomy
+from ...contract import GradientConfig, Method, parameter_name
+from ...parts.bottleneck import Activation, Bottleneck, WithResidual
+
+
+class SerialConfig(GradientConfig):
+    """Width and nonlinearity of the bottlenecks."""
+
+    size: ClassVar[str | None] = "bottleneck"
+
+    bottleneck: int = Field(gt=0, description="width between the two matrices")
+    activation: Activation = "gelu"
+    train_norms: bool = Field(True, description="train the norms, those of the embeddings included")
+
+
+class SerialAdapter(Method):
+    """One bottleneck behind each self-attention and one behind each feed-forward."""
+
+    Config = SerialConfig
+    config: SerialConfig
+
+    @classmethod
+    def requires(cls, config: Any) -> tuple[str, ...]:
+        return ("attention", "feedforward", *(("norms",) if config.train_norms else ()))
+
+    def attach(self, anatomy: Anatomy) -> None:
+        self.anatomy = anatomy
+        self.adapters = nn.ModuleDict()
+        places = [(block, part.sublayer) for block in anatomy.blocks for part in (block.attention, block.feedforward)]
+        for block, sublayer in self.sized(places):
+            like, config = block.feedforward.up.weight(), self.config
+            adapter = Bottleneck(like, block.width, config.bottleneck, config.activation, init="near-zero")
+            placed = WithResidual(adapter)
+            self.adapters[parameter_name(sublayer.name)] = placed
+            sublayer.after(placed)
+        if self.config.train_norms:
+            train_norms(anatomy)
+
+
+def train_norms(anatomy: Anatomy) -> None:
+    """Let all norms train in place, those in front of the blocks included."""
+    for tower in anatomy.towers.values():
+        for norm in (*tower.other_ops, *tower.norms):
+            for place in norm.tensors.values():
+                place.train()

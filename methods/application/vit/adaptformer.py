@@ -1,0 +1,59 @@
+"""AdaptFormer: a scaled bottleneck beside the feed-forward of a ViT (Chen et al. 2022, arXiv 2205.13535, equation 3).
+
+y -> MLP(LN(x)) + scale * (W_up relu(W_down z + b_down) + b_up). The paper's equation 2 has z = LN(x), the input of the
+MLP; the authors' code, with which the published numbers were made, takes z = x, the residual stream. `reads` chooses;
+the equation is the default. W_up starts at zero.
+
+Trainable parameters: 2 * width * bottleneck + bottleneck + width for each block, and one more with `learned_scale`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+from torch import nn
+
+from ....bench.anatomy import Anatomy
+from ...contract import GradientConfig, Method, parameter_name
+from ...parts.bottleneck import Bottleneck
+
+
+class AdaptFormerConfig(GradientConfig):
+    """Width, scale and input of the bottlenecks."""
+
+    size: ClassVar[str | None] = "bottleneck"
+
+    bottleneck: int = Field(gt=0, description="width between the two matrices")
+    scale: float = Field(gt=0, description="factor of the bottleneck's output, or its first value")
+    learned_scale: bool = Field(False, description="let each block's scale train")
+    reads: Literal["input", "residual"] = Field("input", description="the MLP's input, or the residual stream")
+
+
+class AdaptFormer(Method):
+    """One bottleneck beside each feed-forward."""
+
+    Config = AdaptFormerConfig
+    starts_as_backbone = True
+    config: AdaptFormerConfig
+
+    @classmethod
+    def requires(cls, config: Any) -> tuple[str, ...]:
+        return ("feedforward",)
+
+    def attach(self, anatomy: Anatomy) -> None:
+        self.anatomy = anatomy
+        self.adapters = nn.ModuleDict()
+        for block in self.sized(anatomy.blocks):
+            config = self.config
+            adapter = Bottleneck(
+                block.feedforward.up.weight(),
+                block.width,
+                config.bottleneck,
+                "relu",
+                config.scale,
+                init="kaiming",
+                learned_scale=config.learned_scale,
+            )
+            self.adapters[parameter_name(block.name)] = adapter
+            block.feedforward.sublayer.beside(adapter, source="in" if config.reads == "input" else "residual")

@@ -1,0 +1,64 @@
+"""LLM-Adapters: the best places of three adapters in a decoder (Hu et al. 2023, arXiv 2304.01933, section 3).
+
+series: y -> y + W_up tanh(W_down y) behind the feed-forward (equation 3); parallel: y -> f(x) + W_up tanh(W_down x)
+beside it (equation 4); lora: low-rank updates of the attention's q, k, v and of the feed-forward's matrices. The
+bottlenecks have no biases, as in the authors' code. That code draws both matrices from N(0, 0.02^2); here W_up starts
+at zero, its other option, so that all three placements start as the backbone.
+
+Trainable parameters: 2 * width * bottleneck for each block (series, parallel), or r * (d_in + d_out) for each of the
+chosen matrices (lora).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+from torch import nn
+
+from ...bench.anatomy import Anatomy
+from ..contract import GradientConfig, Method, parameter_name
+from ..parts.bottleneck import Activation, Bottleneck, WithResidual
+from ..reparameterized.low_rank.lora import LowRank
+
+LORA_TARGETS = "q+k+v+feedforward"
+
+
+class LLMAdaptersConfig(GradientConfig):
+    """Which adapter, and its size; `r` and `alpha` are read by the placement lora, the others by the bottlenecks."""
+
+    placement: Literal["series", "parallel", "lora"]
+    bottleneck: int = Field(gt=0, description="width between the two matrices")
+    activation: Activation = "tanh"
+    r: int = Field(gt=0, description="rank of the low-rank updates")
+    alpha: float = Field(gt=0, description="their scale is alpha / r")
+
+
+class LLMAdapters(Method):
+    """One of the three placements in every block."""
+
+    Config = LLMAdaptersConfig
+    starts_as_backbone = True
+    config: LLMAdaptersConfig
+
+    @classmethod
+    def requires(cls, config: Any) -> tuple[str, ...]:
+        return ("attention", "feedforward")
+
+    def attach(self, anatomy: Anatomy) -> None:
+        self.anatomy, config = anatomy, self.config
+        self.adapters = nn.ModuleDict()
+        if config.placement == "lora":
+            for name, place in anatomy.linears(LORA_TARGETS).items():
+                update = LowRank(place.weight(), config.r, config.alpha / config.r, 0.0, "kaiming")
+                self.adapters[parameter_name(name)] = update
+                place.delta(update)
+            return
+        for block in anatomy.blocks:
+            like, sublayer = block.feedforward.up.weight(), block.feedforward.sublayer
+            adapter = Bottleneck(like, block.width, config.bottleneck, config.activation, init="kaiming", bias=False)
+            self.adapters[parameter_name(block.name)] = adapter
+            if config.placement == "series":
+                sublayer.after(WithResidual(adapter))
+            else:
+                sublayer.beside(adapter)
