@@ -45,6 +45,8 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "compacter": [{"after": "feedforward", "rank": 2, "train_norms": False}],
     "adapterdrop": [{"training": "specialised"}],
     "p-tuning": [{"encoder": "mlp"}],
+    "lpt": [{"pool": "mean"}],
+    "dept": [{"length": 5, "init": "random"}],
     "llama-adapter": [{"upper": 0.5}],
     "llm-adapters": [{"placement": "series"}, {"placement": "lora"}],
     "child-tuning": [{"mode": "F"}],
@@ -156,6 +158,12 @@ class TinyFit:
     def batches(self, steps: int) -> Iterator[dict[str, Tensor]]:
         for _ in range(steps):
             yield {key: value for key, value in self.tiny.inputs.items() if isinstance(value, Tensor)}
+
+    def train_mode(self, on: bool) -> None:
+        self.tiny.model.train(on)
+
+    def record(self, step: int, steps: int, loss: float, lr: float, seconds: float) -> None:
+        self.losses.append(loss)
 
     def gradient_descent(self) -> None:
         method = self.method
@@ -554,6 +562,7 @@ def rotations(block: int, targets: str, anatomy: Anatomy) -> int:
 CLOSED_FORMS: dict[str, Callable[[Any, Anatomy], int]] = {
     "fishmask": share,
     "pafi": share,
+    "mezo": lambda c, a: sum(p.numel() for p in a.model.parameters()),
     "lt-sft": lambda c, a: int(c.density * (sum(p.numel() for p in a.model.parameters()) - every_norm(a))),
     "child-tuning": lambda c, a: share(c, a) if c.mode == "D" else sum(p.numel() for p in a.model.parameters()),
     "full": lambda c, a: sum(p.numel() for p in a.model.parameters()),
@@ -570,6 +579,11 @@ CLOSED_FORMS: dict[str, Callable[[Any, Anatomy], int]] = {
     "p-tuning-v2": prefix_size,
     "mam": lambda c, a: prefix_size(c, a) + len(a.blocks) * bottleneck_size(c.bottleneck),
     "unipelt": unipelt_size,
+    "gated-vpt": lambda c, a: sum(c.tokens * WIDTH + 2 * len(t.blocks) - 1 for t in a.towers.values()),
+    "lpt": lambda c, a: len(a.towers) * (WIDTH * c.hidden + c.hidden + (c.hidden + 1) * c.tokens * WIDTH),
+    "dept": lambda c, a: sum(
+        c.tokens * WIDTH + c.rank * (c.length + WIDTH) for tower in a.towers.values() if tower.takes_prompt
+    ),
     "llama-adapter": lambda c, a: len(a.towers) * max(1, round(c.upper * BLOCKS)) * (c.tokens * WIDTH + 1),
     "lora": low_rank,
     "rslora": low_rank,

@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ....bench.anatomy import Anatomy
-from ....bench.anatomy.attention import Context
+from ....bench.anatomy.attention import Attention, Context
 from ...contract import GradientConfig, Method
 
 if TYPE_CHECKING:
@@ -41,13 +41,18 @@ class PrefixOp:
         self.values, self.start, self.heads, self.dim = values, start, heads, dim
 
     def __call__(self, next: Any, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
-        width = self.heads * self.dim
-        part = self.values()[:, self.start : self.start + 2 * width].to(k.dtype)
-        n, batch = part.shape[0], k.shape[0]
-        keys, values = part.view(n, 2, self.heads, self.dim).permute(1, 2, 0, 3).unsqueeze(1).unbind(0)
+        keys, values = self.pair(k)
+        batch, n = k.shape[0], keys.shape[2]
         wide = context.widen(n, q.shape[2], k.shape[2], k.device)
         k = torch.cat([keys.expand(batch, -1, -1, -1), k], dim=2)
         return next(q, k, torch.cat([values.expand(batch, -1, -1, -1), v], dim=2), wide)
+
+    def pair(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """This attention's prefix of keys and of values, each (B or 1, heads, tokens, dim), in the dtype of `like`."""
+        width = self.heads * self.dim
+        part = self.values()[:, self.start : self.start + 2 * width].to(like.dtype)
+        keys, values = part.view(-1, 2, self.heads, self.dim).permute(1, 2, 0, 3).unsqueeze(1).unbind(0)
+        return keys, values
 
 
 class PrefixValues(nn.Module):
@@ -95,19 +100,24 @@ class Prefix(Method):
         start = 0
         for attention in attentions:
             assert attention.core is not None
-            attention.core.around(PrefixOp(self.values, start, attention.kv_heads, attention.head_dim))
+            attention.core.around(self.op(attention, start))
             start += 2 * attention.kv_heads * attention.head_dim
         if self.config.shift_positions:
             for tower in anatomy.towers.values():
                 tower.shift_positions(self.config.tokens)
+
+    def op(self, attention: Attention, start: int) -> PrefixOp:
+        """The op of one attention, whose part of the values begins at column `start`."""
+        return PrefixOp(self.values, start, attention.kv_heads, attention.head_dim)
 
     def fit(self, fit: Fit) -> None:
         fit.gradient_descent()
         self.values.drop_projection()
 
     def shipped(self) -> dict[str, Tensor]:
-        """The values alone, also while a projection still makes them."""
-        return {"adapter.values.table": self.values().detach()}
+        """The values alone, also while a projection still makes them; and whatever a subclass adds."""
+        others = {key: tensor for key, tensor in super().shipped().items() if not key.startswith("adapter.values.")}
+        return {"adapter.values.table": self.values().detach(), **others}
 
     def load_shipped(self, tensors: dict[str, Tensor]) -> None:
         self.values.drop_projection()
