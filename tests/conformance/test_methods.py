@@ -204,7 +204,8 @@ def test_start(case: Case, name: str) -> None:
     with torch.no_grad():
         after = t.outputs()
     assert torch.equal(before, after) == method.starts_as_backbone
-    if name == "t5" and case[0] in TRAINS_EVERYTHING:  # torch's kernel for a position bias that trains rounds otherwise
+    # torch has other kernels for a position bias that trains, and for an LSTM without gradients
+    if (name == "t5" and case[0] in TRAINS_EVERYTHING) or case == ("p-tuning", {}):
         assert relative(t.outputs(), after) < 1e-5
     else:
         assert torch.equal(t.outputs(), after)

@@ -1,0 +1,1 @@
+"""Updates of weight matrices by Kronecker products."""
