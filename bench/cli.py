@@ -38,6 +38,12 @@ Existing = Annotated[
 Plugins = Annotated[
     list[Path] | None, typer.Option("--plugin", metavar="DIR", help="A folder with recipes or cards; repeatable.")
 ]
+MarkdownFile = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a summary for a pull request.")]
+JunitFile = Annotated[Path | None, typer.Option(metavar="FILE", help="Write JUnit XML for a CI system.")]
+Budget = Annotated[
+    str | None,
+    typer.Option(metavar="0.5%|N", help="Give every method the size that trains this share of the backbone, or N."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Jobs = Annotated[int | None, typer.Option(min=1, help="Cells at once; as many as there are cores when not given.")]
 
@@ -241,6 +247,55 @@ def profile(
 
     return profiling.command(
         methods, tasks, protocol=protocol, results=results, again=again, as_json=as_json, plugins=plugin or ()
+    )
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="A results folder, a baseline file, or a commit or tag.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The same; what is told is how B differs from A.")],
+    results: Annotated[Path, typer.Option(metavar="DIR", help="The folder to read at a commit or tag.")] = Path(
+        "results"
+    ),
+    markdown: MarkdownFile = None,
+    junit: JunitFile = None,
+    as_json: AsJson = False,
+) -> int:
+    """Compare two results folders, commits or releases, cell by cell.
+
+    Exact facts are compared exactly, quality by statistics. Exit code 1 on a regression.
+    """
+    from . import check as checking
+
+    return checking.compare_command(a, b, results, checking.Output(markdown, junit, as_json))
+
+
+@app.command()
+def check(
+    baseline: Annotated[Path, typer.Option(metavar="FILE", help="What a run left earlier, see --update.")],
+    protocol: Protocol = "smoke",
+    methods: Methods = "all",
+    results: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep records here, and run only what it lacks.")
+    ] = None,
+    jobs: Jobs = None,
+    update: Annotated[bool, typer.Option("--update", help="Write the baseline from this run.")] = False,
+    markdown: MarkdownFile = None,
+    junit: JunitFile = None,
+    as_json: AsJson = False,
+    plugin: Plugins = None,
+) -> int:
+    """Run a protocol and compare it with a baseline; exit code 1 on a regression."""
+    from . import check as checking
+
+    _use(plugin)
+    return checking.check_command(
+        *(baseline, checking.Output(markdown, junit, as_json)),
+        protocol=protocol,
+        methods=methods,
+        results=results,
+        jobs=jobs,
+        update=update,
     )
 
 

@@ -30,11 +30,10 @@ EXACT = {
     "head_parameters": "head parameters",
     "shipped_bytes": "shipped bytes",
 }
-DATA = {"train_data": "training", "test_data": "test"}
 COLUMNS = [
-    *(*PLACE, *SETTINGS, *DECLARED, *EXACT, *DATA, "status", "phase", "error", "metric", "value", "higher_is_better"),
-    *("trained", "metrics", "losses", "loss_digest", "predictions", "machine", "selection", "key", "attempt"),
-    *("finished", "path"),
+    *(*PLACE, *SETTINGS, *DECLARED, *EXACT, "train_data", "test_data", "trained", "losses", "loss_digest"),
+    *("status", "phase", "error", "metric", "value", "higher_is_better", "metrics", "predictions", "machine"),
+    *("selection", "key", "attempt", "finished", "path"),
 ]
 
 

@@ -1,0 +1,96 @@
+"""`bench check`: run a protocol's cells and compare them with a committed baseline; the gate for CI.
+
+And `bench compare`, which shares its output: text, Markdown, JSON, JUnit XML.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from . import api
+from .baseline import baseline_side, read_baseline, task_labels, write_baseline
+from .compare import compare
+from .compare_report import as_dict, as_markdown, as_text
+from .display import make_display
+from .errors import UsageError
+from .findings import Comparison
+from .junit import write_junit
+from .protocol import load_protocol
+from .sides import Side, folder_side, side
+from .store import Store
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a comparison is told, besides its text (or JSON) on stdout."""
+
+    markdown: Path | None = None
+    junit: Path | None = None
+    as_json: bool = False
+
+    def tell(self, comparison: Comparison) -> None:
+        """Print it, and write the files that were asked for."""
+        if self.markdown is not None:
+            self.markdown.write_text(as_markdown(comparison), encoding="utf-8")
+        if self.junit is not None:
+            write_junit(comparison, self.junit)
+        print(json.dumps(as_dict(comparison), indent=1, ensure_ascii=False) if self.as_json else as_text(comparison))
+
+
+def compare_command(a: str, b: str, results: Path, output: Output) -> int:
+    """Compare two folders, commits, releases or baselines; the exit code. UsageError where no cell is in both."""
+    with side(a, results) as one, side(b, results) as other:
+        comparison = compare(one, other)
+        if not comparison.pairs:
+            held = (", ".join(sorted(s.cells["protocol"].unique())) or "no records" for s in (one, other))
+            raise UsageError(f"{a} and {b} have no cell in common; they hold {' and '.join(held)}")
+        output.tell(comparison)
+    return comparison.exit_code
+
+
+def check_command(
+    baseline: Path,
+    output: Output,
+    *,
+    protocol: str = "smoke",
+    methods: str = "all",
+    results: Path | None = None,
+    jobs: int | None = None,
+    update: bool = False,
+) -> int:
+    """Run the cells (into a temporary folder, or those that `results` lacks) and compare; the exit code.
+
+    `update` writes the baseline instead. UsageError where the baseline is missing, of another protocol or newer.
+    """
+    content = None if update else read_baseline(baseline)
+    if content is not None and content["protocol"] != protocol:
+        raise UsageError(f"baseline {baseline} is of protocol {content['protocol']}, not {protocol}")
+    with ExitStack() as stack:
+        folder = results or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="peft-atlas-")))
+        now, names = _run(folder, protocol, methods, jobs, quiet=output.as_json)
+        if content is None:
+            print(f"{baseline}: {write_baseline(now, protocol, baseline)} cells")
+            return 0
+        before = baseline_side(content, str(baseline))
+        if methods != "all":
+            before = replace(before, cells=before.cells[before.cells["method_name"].isin(names)])
+        comparison = compare(before, now, complete=True)
+        output.tell(comparison)
+    return comparison.exit_code
+
+
+def _run(folder: Path, protocol: str, methods: str, jobs: int | None, *, quiet: bool) -> tuple[Side, list[str]]:
+    """What the protocol's cells leave in a folder, and the methods' names."""
+    rules = load_protocol(protocol)
+    tasks = list(dict.fromkeys(task for suite in rules.suites.values() for task in suite.tasks))
+    planned = api.plan(methods, tasks, protocol=protocol, results=folder, existing="missing")
+    shown = make_display("none" if quiet else "auto")
+    cells, _ = api.fetch_assets(planned.run, shown)
+    api.run_cells(cells, rules, Store(folder), shown, jobs)
+    found = folder_side(folder, "this run")
+    rows = found.cells[found.cells["protocol"].eq(protocol)].reset_index(drop=True)
+    return replace(found, cells=rows, labels=task_labels(tasks)), planned.methods
