@@ -254,16 +254,15 @@ def profile(
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="A results folder, a baseline file, or a commit or tag.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The same; what is told is how B differs from A.")],
-    results: Annotated[Path, typer.Option(metavar="DIR", help="The folder to read at a commit or tag.")] = Path(
-        "results"
-    ),
+    results: Results = Path("results"),
     markdown: MarkdownFile = None,
     junit: JunitFile = None,
     as_json: AsJson = False,
 ) -> int:
     """Compare two results folders, commits or releases, cell by cell.
 
-    Exact facts are compared exactly, quality by statistics. Exit code 1 on a regression.
+    Of a commit or tag, what it holds of --results is read. Exact facts are compared exactly, quality by statistics.
+    Exit code 1 on a regression.
     """
     from . import check as checking
 
