@@ -119,11 +119,15 @@ class Fit:
             optimizer.step()
             method.after_step(step)
             value = float(loss)
-            self.step_seconds.append(time.perf_counter() - start)
-            if not math.isfinite(value):
-                raise NonFiniteLoss(f"the loss was {value} at step {step + 1} of {steps}")
-            self.curve.append({"step": step, "loss": value, "lr": peaks[0] * factor})
-            self.report({"phase": "fit", "step": step + 1, "steps": steps, "loss": value})
+            self.record(step, steps, value, peaks[0] * factor, time.perf_counter() - start)
+
+    def record(self, step: int, steps: int, loss: float, lr: float, seconds: float) -> None:
+        """Note one step and tell of it. Raises `NonFiniteLoss`, which ends the cell."""
+        self.step_seconds.append(seconds)
+        if not math.isfinite(loss):
+            raise NonFiniteLoss(f"the loss was {loss} at step {step + 1} of {steps}")
+        self.curve.append({"step": step, "loss": loss, "lr": lr})
+        self.report({"phase": "fit", "step": step + 1, "steps": steps, "loss": loss})
 
     def _schedule(self, step: int, steps: int) -> float:
         warmup = max(1, round(self.optimizer_settings.warmup * steps))

@@ -124,6 +124,10 @@ def test_pafi_trains_the_smallest_weights(name: str) -> None:
     chosen = torch.zeros(len(sizes), dtype=torch.bool).index_fill(0, method.delta.index, True)
     assert int(chosen.sum()) == int(0.03 * len(sizes))
     assert sizes[chosen].max() <= sizes[~chosen].min()
+    index, fit = method.delta.index.clone(), TinyFit(t, method)
+    method.before_fit(fit)  # type: ignore[arg-type]
+    method.fit(fit)  # type: ignore[arg-type]
+    assert torch.equal(method.delta.index, index)
 
 
 def test_changes_of_a_tensor_are_folded_before_those_of_what_reads_it() -> None:
@@ -216,3 +220,21 @@ def test_child_tuning_f_keeps_the_gradient_in_expectation() -> None:
     assert abs(zeros - 0.75) < 1e-3  # five deviations of a share of 400 x 27,000 draws are 7e-4
     assert abs(float((total / draws).mean()) - 1) < 4e-3
     assert float((total / draws - 1).abs().max()) < 6 * (3 / draws) ** 0.5
+
+
+def test_mezo_moves_along_the_gradients_share_of_the_drawn_direction() -> None:
+    t = tiny("vit", dtype=torch.float64)
+    method = ours("mezo", t.model, eps=1e-4, lr=1e-3, step_factor=1)
+    fit = TinyFit(t, method, steps=1)
+    parameters = list(method.trained_tensors().values())
+    gradient = torch.autograd.grad(fit.loss(t.inputs), parameters)
+    before = [parameter.detach().clone() for parameter in parameters]
+    torch.manual_seed(5)
+    method.fit(fit)  # type: ignore[arg-type]
+    torch.manual_seed(5)
+    generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
+    z = [torch.randn(parameter.shape, generator=generator) for parameter in parameters]
+    slope = sum(float((g * part).sum()) for g, part in zip(gradient, z, strict=True))
+    for now, old, part in zip(parameters, before, z, strict=True):
+        assert torch.allclose(now - old, -1e-3 * slope * part, rtol=1e-4, atol=1e-9)
+    assert all(parameter.grad is None for parameter in parameters)
