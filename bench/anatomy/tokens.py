@@ -16,6 +16,7 @@ from .chain import Chain, Handle, Op, around, remove_all
 from .edits import Edits
 
 Source = Tensor | Callable[[Tensor], Tensor]  # (n, width), or f(hidden (B, L, width)) -> (B, n, width)
+Carry = Callable[[Tensor, Tensor, int], Tensor]  # f(before, after, block): tokens (B, n, width) that leave the block
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
@@ -76,8 +77,11 @@ def _hidden(mask: Tensor) -> float | bool:
 class _BlockOp:
     """Carries `n` extra tokens at position `at` through block `index`, one of the range `blocks`."""
 
-    def __init__(self, widening: Widening, source: Source, n: int, at: int, blocks: range, index: int) -> None:
+    def __init__(
+        self, widening: Widening, source: Source, n: int, at: int, blocks: range, index: int, carry: Carry | None
+    ) -> None:
         self.widening, self.source, self.n, self.at, self.blocks = widening, source, n, at, blocks
+        self.index, self.carry = index, carry
         self.first, self.last = index == blocks[0], index == blocks[-1]
 
     def __call__(self, next: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -91,9 +95,16 @@ class _BlockOp:
         args, kwargs = self.widening.widen(args, kwargs, self.n, self.at)
         output = self.widening.narrow(next(*args, **kwargs), self.n, self.at)
         if self.last:
-            y = output_of(output)
-            output = with_output(output, torch.cat([y[:, : self.at], y[:, self.at + self.n :]], dim=1))
+            return with_output(output, self._with_tokens(output_of(output), None))
+        if self.carry is not None:
+            before, after = (z[:, self.at : self.at + self.n] for z in (x, output_of(output)))
+            output = with_output(output, self._with_tokens(output_of(output), self.carry(before, after, self.index)))
         return output
+
+    def _with_tokens(self, y: Tensor, tokens: Tensor | None) -> Tensor:
+        """The sequence with other extra tokens, or without any."""
+        middle = [] if tokens is None else [tokens.to(y.dtype)]
+        return torch.cat([y[:, : self.at], *middle, y[:, self.at + self.n :]], dim=1)
 
 
 def _encloses(blocks: range, op: Op) -> bool:
@@ -116,11 +127,14 @@ class Tokens:
         self.edits, self.blocks, self.width, self.special, self.widening = edits, blocks, width, special, widening
         self.available = available
 
-    def insert(self, source: Source, n: int, at: int = 0, until: int | None = None) -> Handle:
+    def insert(
+        self, source: Source, n: int, at: int = 0, until: int | None = None, carry: Carry | None = None
+    ) -> Handle:
         """Put `n` tokens behind the special tokens at block `at`, and take them out behind block `until` - 1.
 
         `source` is (n, width), or a function of the hidden states that enter block `at`. The tokens get no position
-        of their own. With `until` = `at` + 1 every block sees fresh tokens (VPT-Deep).
+        of their own. With `until` = `at` + 1 every block sees fresh tokens (VPT-Deep). `carry(before, after, block)`
+        makes the tokens that go on to the next block from those that entered and left a block, both (B, n, width).
         """
         until = len(self.blocks) if until is None else until
         if not 0 <= at < until <= len(self.blocks):
@@ -129,7 +143,7 @@ class Tokens:
         self._check_nesting(blocks)
         handles = []
         for i in blocks:
-            op = _BlockOp(self.widening, source, n, self.special, blocks, i)
+            op = _BlockOp(self.widening, source, n, self.special, blocks, i, carry)
             handles.append(around(self.blocks[i], op, inside=partial(_encloses, blocks)))
         return self.edits.add(Handle(partial(remove_all, handles)), unmergeable="extra tokens")
 
@@ -146,8 +160,8 @@ class Tokens:
 class _PromptOp:
     """Around a text stack: ids to embeddings, the prompt in front, the mask longer; positions are the library's."""
 
-    def __init__(self, stack: nn.Module, source: Source, n: int) -> None:
-        self.stack, self.source, self.n = stack, source, n
+    def __init__(self, stack: nn.Module, source: Source, n: int, text: Callable[[Tensor], Tensor] | None) -> None:
+        self.stack, self.source, self.n, self.text = stack, source, n, text
         self.signature = inspect.signature(type(stack).forward)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -171,6 +185,8 @@ class _PromptOp:
         ids, embeds = call.pop("input_ids", None), call.get("inputs_embeds")
         if embeds is None:
             embeds = self.stack.get_input_embeddings()(ids)  # type: ignore[operator]
+        if self.text is not None:
+            embeds = self.text(embeds)
         prompt = self.source(embeds) if callable(self.source) else self.source
         if prompt.dim() == 2:
             prompt = prompt.expand(embeds.shape[0], -1, -1)
@@ -189,13 +205,17 @@ def _pad_left(ids: Tensor, n: int, value: int) -> Tensor:
     return torch.cat([ids.new_full((ids.shape[0], n), value), ids], dim=1)
 
 
-def prompt(edits: Edits, stack: nn.Module, source: Source, n: int) -> Handle:
+def prompt(
+    edits: Edits, stack: nn.Module, source: Source, n: int, text: Callable[[Tensor], Tensor] | None = None
+) -> Handle:
     """Put `n` virtual tokens before the input of a text stack and strip them from its output.
+
+    `text` replaces the embedded text (B, L, width) that follows them.
 
     A pooler inside the stack sees the first virtual token, as it does in HF PEFT. Raises in the stack itself when the
     longer sequence has no positions left.
     """
-    return edits.add(around(stack, _PromptOp(stack, source, n)), unmergeable="a prompt")
+    return edits.add(around(stack, _PromptOp(stack, source, n, text)), unmergeable="a prompt")
 
 
 class _ShiftPositions:

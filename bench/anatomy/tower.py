@@ -339,11 +339,11 @@ class Tower:
                 part.name = name + part.name.removeprefix(self.name)
         self.name = name
 
-    def prompt(self, source: extra.Source, n: int) -> Handle:
-        """`n` virtual tokens before the input text, see `tokens.prompt`."""
+    def prompt(self, source: extra.Source, n: int, text: Callable[[Tensor], Tensor] | None = None) -> Handle:
+        """`n` virtual tokens before the input text, which `text` may change, see `tokens.prompt`."""
         if not self.takes_prompt:
             raise ValueError(f"the {self.name} tower takes no prompt")
-        return extra.prompt(self.edits, self.module, source, n)
+        return extra.prompt(self.edits, self.module, source, n, text)
 
     def shift_positions(self, n: int) -> Handle | None:
         """Number positions from `n` on; None where the stack has no explicit positions."""

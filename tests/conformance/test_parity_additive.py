@@ -102,7 +102,7 @@ def test_p_tuning(encoder: str) -> None:
 
 
 class SoftmaxInDouble:
-    """Stands in for `torch.nn.functional` in HF PEFT's module, which rounds the prompt's softmax to single precision."""
+    """Stands in for torch.nn.functional in HF PEFT, which rounds the softmax of the prompt to single precision."""
 
     @staticmethod
     def softmax(scores: torch.Tensor, dim: int, dtype: torch.dtype) -> torch.Tensor:

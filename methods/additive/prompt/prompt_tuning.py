@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import nn
 
 from ....bench.anatomy import Anatomy
+from ....bench.anatomy.tower import Tower
 from ...contract import GradientConfig, Method
 
 
@@ -53,4 +54,8 @@ class PromptTuning(Method):
                 prompt = nn.Parameter(torch.empty(self.config.tokens, tower.embedding.width, device=table.device))
                 nn.init.uniform_(prompt, -0.5, 0.5)
             self.prompts[tower.name] = prompt
-            tower.prompt(prompt, self.config.tokens)
+            self.put(tower, prompt)
+
+    def put(self, tower: Tower, prompt: nn.Parameter) -> None:
+        """Put one tower's prompt before its text."""
+        tower.prompt(prompt, self.config.tokens)
