@@ -1,9 +1,10 @@
 """HiWi: an adapter reads the weights in place of the activations (Liao et al. 2023, arXiv 2305.16742, section 4).
 
-W' = W + s(W W_down) W_up, for each weight matrix or each bias of the feed-forward layers, with ReLU as s. W_up is zero
-at the start. W' does not depend on the input, so it takes the place of W after training and the adapter is thrown away;
-for biases that leaves almost nothing to store. As in the paper there is no bias in the adapter. A bias vector is one
-row.
+W' = W + s(W W_down) W_up, for each weight matrix or each bias of the feed-forward layers. W_up is zero at the start. W'
+does not depend on the input, so it takes the place of W after training and the adapter is thrown away; for biases that
+leaves almost nothing to store. A bias vector is one row, always the same one: a ReLU that is off for it stays off, and
+at a width of 4 one bias in sixteen would start with all units off and never train. Hence GELU unless asked otherwise.
+The adapter has no biases of its own.
 
 Trainable parameters, for each matrix: 2 * bottleneck * d_in; for each bias: 2 * bottleneck * d_out.
 """
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from ....bench.anatomy import Anatomy
 from ....bench.anatomy.tensors import TensorPlace
 from ...contract import GradientConfig, Method, parameter_name
+from ...parts.bottleneck import ACTIVATIONS
 
 
 class HiWiConfig(GradientConfig):
@@ -28,20 +30,22 @@ class HiWiConfig(GradientConfig):
 
     on: Literal["weights", "biases"] = Field(description="matrices or biases of the feed-forward layers")
     bottleneck: int = Field(gt=0, description="width of the adapters")
+    activation: Literal["gelu", "relu", "tanh"] = Field(description="s")
 
 
 class WeightAdapter(nn.Module):
-    """W -> W + relu(W W_down) W_up, row by row."""
+    """W -> W + s(W W_down) W_up, row by row."""
 
-    def __init__(self, width: int, bottleneck: int, device: torch.device) -> None:
+    def __init__(self, width: int, bottleneck: int, activation: str, device: torch.device) -> None:
         super().__init__()
+        self.activation = ACTIVATIONS[activation]
         self.down = nn.Parameter(torch.empty(bottleneck, width, device=device))
         self.up = nn.Parameter(torch.zeros(width, bottleneck, device=device))
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
 
     def forward(self, weight: Tensor) -> Tensor:
         read = weight.to(self.down.dtype)
-        return (read + F.linear(F.relu(F.linear(read, self.down)), self.up)).to(weight.dtype)
+        return (read + F.linear(self.activation(F.linear(read, self.down)), self.up)).to(weight.dtype)
 
 
 class HiWi(Method):
@@ -63,6 +67,6 @@ class HiWi(Method):
             if place is None:
                 raise ValueError(f"{name} has no bias")
             value = place.value()
-            adapter = WeightAdapter(value.shape[-1], self.config.bottleneck, value.device)
+            adapter = WeightAdapter(value.shape[-1], self.config.bottleneck, self.config.activation, value.device)
             self.adapters[parameter_name(name)] = adapter
             place.reparam(adapter)
