@@ -10,7 +10,7 @@ projection; tokens * width + width * hidden + hidden + hidden * D + D with it. S
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ....bench.anatomy import Anatomy
 from ....bench.anatomy.attention import Attention, Context
-from ...contract import GradientConfig, Method
+from ...contract import GradientConfig, Method, MethodConfig
 
 if TYPE_CHECKING:
     from ....bench.trainer import Fit
@@ -85,7 +85,7 @@ class PrefixValues(nn.Module):
 class Prefix(Method):
     """One table of keys and values for all attentions."""
 
-    Config = PrefixConfig
+    Config: ClassVar[type[MethodConfig]] = PrefixConfig
     config: PrefixConfig
 
     @classmethod

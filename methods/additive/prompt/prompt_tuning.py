@@ -8,7 +8,7 @@ Trainable parameters: tokens * width (for each tower that takes a prompt; of T5 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -16,7 +16,7 @@ from torch import nn
 
 from ....bench.anatomy import Anatomy
 from ....bench.anatomy.tower import Tower
-from ...contract import GradientConfig, Method
+from ...contract import GradientConfig, Method, MethodConfig
 
 
 class PromptTuningConfig(GradientConfig):
@@ -31,7 +31,7 @@ class PromptTuningConfig(GradientConfig):
 class PromptTuning(Method):
     """One prompt for each tower."""
 
-    Config = PromptTuningConfig
+    Config: ClassVar[type[MethodConfig]] = PromptTuningConfig
     config: PromptTuningConfig
 
     @classmethod

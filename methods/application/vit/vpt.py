@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ....bench.anatomy import Anatomy
 from ....bench.anatomy.tower import Tower
-from ...contract import GradientConfig, Method, parameter_name
+from ...contract import GradientConfig, Method, MethodConfig, parameter_name
 
 
 class VPTConfig(GradientConfig):
@@ -54,7 +54,7 @@ class Prompts(nn.Module):
 class VPT(Method):
     """Prompts of their own in every block."""
 
-    Config = VPTConfig
+    Config: ClassVar[type[MethodConfig]] = VPTConfig
     config: VPTConfig
 
     @classmethod
