@@ -92,4 +92,5 @@ class AdapterDrop(Method):
 
     def _set_drawn(self, blocks: int) -> None:
         for adapter in self.adapters.values():
+            assert isinstance(adapter, Droppable)
             adapter.drawn = blocks
