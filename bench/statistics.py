@@ -115,7 +115,7 @@ def suite_difference(tasks: Sequence[tuple[Seeds, Seeds]], weights: Sequence[flo
     (they share the data order); otherwise each side's seeds vary on their own. Raises ValueError where seeds or sides
     have different items.
     """
-    found = pooled(joined([_two_sides(a, b) for a, b in tasks]), weights)
+    found = pooled(joined([two_sides(a, b) for a, b in tasks]), weights)
     half, p = float(found.half_width()), float(found.p())
     known = not math.isnan(half)
     return Difference(
@@ -179,7 +179,7 @@ def _seed_parts(moments: Moments, share: np.ndarray) -> np.ndarray:
     return np.where(several, (weight + borrowed[..., None, None]) * moments.seed_variance, 0.0)
 
 
-def _two_sides(a: Seeds, b: Seeds) -> Moments:
+def two_sides(a: Seeds, b: Seeds) -> Moments:
     """Of b - a on one task, without the axis of tasks."""
     first, second = _stacked(a), _stacked(b)
     if first.shape[1] != second.shape[1]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from .moderation import task_estimates
 from .plan import Plan
 from .records import Cell, Record
 from .registry import registry
-from .statistics import Estimate, Seeds, interval, suite_estimate
+from .statistics import Estimate, Seeds, suite_estimate
 from .store import Store
 from .text_table import text_table
 
@@ -74,6 +75,8 @@ def result_table(plan: Plan, store: Store) -> ResultTable:
         for name in methods
         for task in plan.tasks
     }
+    for name in methods:
+        entries |= _with_intervals({place: entry for place, entry in entries.items() if place[0] == name})
     columns = [(task, [str(entries[name, task]) for name in methods]) for task in plan.tasks]
     columns += _suite_means(plan, methods, entries)
     columns += _parameter_columns(plan, methods, records)
@@ -94,7 +97,7 @@ def _entry(found: Sequence[Record | None], store: Store, impossible: bool) -> En
 
 
 def _estimate(records: Sequence[Record], store: Store) -> tuple[Estimate, Seeds]:
-    """Mean of the recorded scores; the interval from the stored items, brought to the metric's scale."""
+    """Mean of the recorded scores, and the stored items, brought to the metric's scale."""
     scores = [record.primary.value for record in records if record.primary is not None]
     metric = records[0].primary.name if records[0].primary else ""
     factor = 100.0 if metric in PERCENT else 1.0
@@ -103,10 +106,21 @@ def _estimate(records: Sequence[Record], store: Store) -> tuple[Estimate, Seeds]
     items = [array["per_item"] for array in arrays if array is not None and "per_item" in array]
     if len(items) < len(records) or len({len(item) for item in items}) != 1:
         return Estimate(factor * mean, None), ()
-    raw = interval(items).mean
+    raw = sum(float(item.mean()) for item in items) / len(items)
     scale = mean / raw if raw else 1.0
-    scaled = [factor * scale * item for item in items]
-    return replace(interval(scaled), mean=factor * mean), scaled
+    return Estimate(factor * mean, None), [factor * scale * item for item in items]
+
+
+def _with_intervals(row: Mapping[tuple[str, str], Entry]) -> dict[tuple[str, str], Entry]:
+    """One method's entries with the intervals that its tasks of one metric give together, see `moderation`."""
+    found = dict(row)
+    for metric in {entry.metric for entry in row.values()}:
+        places = [place for place, entry in row.items() if entry.metric == metric and len(entry.items)]
+        for place, estimate in zip(places, task_estimates([row[place].items for place in places]), strict=True):
+            mean = row[place].estimate
+            assert mean is not None, "items come with a score"
+            found[place] = replace(row[place], estimate=replace(estimate, mean=mean.mean))
+    return found
 
 
 def value_text(estimate: Estimate, metric: str | None) -> str:

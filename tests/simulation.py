@@ -25,7 +25,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from peft_atlas.bench.statistics import suite_difference, suite_estimate
+from peft_atlas.bench.moderation import task_differences, task_estimates
+from peft_atlas.bench.statistics import interval, suite_difference, suite_estimate
 from scipy.special import ndtri
 
 SCORES = np.array([0.40, 0.92, 0.55, 0.85, 0.47, 0.78, 0.62, 0.70])
@@ -33,6 +34,7 @@ SEED_DEVIATIONS = {
     "none": np.zeros(8),
     "alike": np.full(8, 0.007),
     "spread": np.array([0.005, 0.002, 0.02, 0.004, 0.007, 0.003, 0.010, 0.014]),  # 0.2 to 2 points, log-spaced
+    "large": np.array([0.020, 0.010, 0.040, 0.015, 0.030, 0.012, 0.025, 0.035]),  # 1 to 4 points, as with 100 steps
 }
 ITEM_SHARE, VIEW_SHARE, REST_SHARE = 0.5, 0.2, 0.3  # of the latent variance, which is 1
 PLANTED = 0.02  # the gain of the third method
@@ -107,3 +109,35 @@ def tally(design: Design, suites: int, seed: int = 0) -> Tally:
             mean.half_width,
         )
     return Tally(*(float(count) / suites for count in counts))
+
+
+@dataclass(frozen=True)
+class TaskTally:
+    """Shares of single tasks in the simulated suites: with moderated seed variances, and of each task alone."""
+
+    covered: float  # the interval of a method on a task has the truth in it
+    worst_covered: float  # on the task where that is rarest
+    alone_covered: float  # the interval from the task alone has
+    half_width: float  # averaged
+    alone_half_width: float
+    false_alarms: float  # two runs of the same method differ on a task with p < 0.05
+
+
+def tally_tasks(design: Design, suites: int, seed: int = 0) -> TaskTally:
+    """Simulate suites of two runs of one method, with several seeds, and count tasks."""
+    generator = np.random.default_rng(seed)
+    covered, alone = np.zeros(len(SCORES)), np.zeros(len(SCORES))
+    widths, alarms = np.zeros(2), 0.0
+    for _ in range(suites):
+        (first, again), _ = simulate(design, (0.0, 0.0), generator)
+        for counts, place, estimates in (
+            (covered, 0, task_estimates(first)),
+            (alone, 1, [interval(task) for task in first]),
+        ):
+            halves = np.array([estimate.half_width for estimate in estimates], dtype=np.float64)
+            counts += np.abs(np.array([estimate.mean for estimate in estimates]) - SCORES) <= halves
+            widths[place] += halves.mean()
+        found = task_differences(list(zip(first, again, strict=True)))
+        alarms += float(np.mean([one.p is not None and one.p < 0.05 for one in found]))
+    shares = (covered.mean(), covered.min(), alone.mean(), *widths, alarms)
+    return TaskTally(*(float(share) / suites for share in shares))
