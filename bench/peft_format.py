@@ -43,7 +43,7 @@ def write(attachment: Attachment, folder: str | Path) -> None:
 
     config, tensors = _adapter(attachment)
     head = dict(_head(attachment.model, attachment.method))
-    shared = {"base_model_name_or_path": _model_name(attachment.model), "inference_mode": True}
+    shared: dict[str, Any] = {"base_model_name_or_path": _model_name(attachment.model), "inference_mode": True}
     if head:
         shared["modules_to_save"] = sorted({name.rpartition(".")[0] for name in head})
     tensors.update({PREFIX + name: parameter for name, parameter in head.items()})
@@ -144,7 +144,8 @@ def _reads(method: Method, place: LinearPlace) -> bool:
 def _prefix(model: nn.Module, method: Method) -> Adapter:
     if not getattr(method.config, "shift_positions", False):
         raise UsageError("a prefix can be written in HF PEFT's format where shift_positions=true: see `bench explain`")
-    table = method.values().detach()
+    values: Any = method.values
+    table = values().detach()
     attention = _one_tower(method).blocks[0].attention
     return {
         "peft_type": "PREFIX_TUNING",
@@ -156,7 +157,8 @@ def _prefix(model: nn.Module, method: Method) -> Adapter:
 
 
 def _prompt(model: nn.Module, method: Method) -> Adapter:
-    (prompt,) = method.prompts.values()
+    prompts: Any = method.prompts
+    (prompt,) = prompts.values()
     return {
         "peft_type": "PROMPT_TUNING",
         "num_virtual_tokens": len(prompt),
@@ -244,9 +246,9 @@ def read(model: nn.Module, folder: str | Path) -> Attachment:
     from .attachment import attach
 
     source = Path(folder)
-    for name in (CONFIG, WEIGHTS):
-        if not (source / name).is_file():
-            raise UsageError(f"{folder} is no folder of an HF PEFT adapter: it has no {name}")
+    for file in (CONFIG, WEIGHTS):
+        if not (source / file).is_file():
+            raise UsageError(f"{folder} is no folder of an HF PEFT adapter: it has no {file}")
     config = json.loads((source / CONFIG).read_text(encoding="utf-8"))
     tensors = {name.removeprefix(PREFIX): tensor for name, tensor in load_file(str(source / WEIGHTS)).items()}
     name = _name_of(config, tensors, anatomy_of(model))
@@ -320,8 +322,8 @@ def _is_active(place: LinearPlace, tensor: Tensor, neutral: float) -> bool:
 def _fill(method: Method, method_id: str, tensors: dict[str, Tensor]) -> set[str]:
     """Copy the tensors to the method's parameters; returns the names of those used."""
     if method_id in ("prefix", "prompt-tuning"):
-        table = method.values.table if method_id == "prefix" else next(iter(method.prompts.values()))
-        _copy(table, tensors["prompt_embeddings"], "prompt_embeddings")
+        parameter = next(method.parameters())
+        _copy(parameter, tensors["prompt_embeddings"], "prompt_embeddings")
         return {"prompt_embeddings"}
     used: set[str] = set()
     pieces = method.scales if method_id == "ia3" else method.factors

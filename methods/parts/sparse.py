@@ -7,13 +7,13 @@ but its optimiser states would be as large as the backbone, and AdamW would deca
 from __future__ import annotations
 
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..contract import GradientConfig, Method
+from ..contract import GradientConfig, Method, MethodConfig
 
 if TYPE_CHECKING:
     from ...bench.anatomy import Anatomy
@@ -85,7 +85,7 @@ class SparseConfig(GradientConfig):
 class SparseMethod(Method):
     """Base of methods that differ in which weights they choose, and when."""
 
-    Config = SparseConfig
+    Config: ClassVar[type[MethodConfig]] = SparseConfig
     starts_as_backbone = True
     config: SparseConfig
 
@@ -119,4 +119,4 @@ def flat(weights: Weights, parts: dict[nn.Parameter, Tensor] | None = None) -> T
 
 def parameters_of(weights: Weights) -> list[nn.Parameter]:
     """The parameters that hold the weights, each once."""
-    return list(dict.fromkeys(cast(nn.Parameter, places[0].parameter) for places in weights.values()))
+    return list(dict.fromkeys(places[0].parameter for places in weights.values()))
