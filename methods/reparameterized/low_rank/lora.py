@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ....bench.anatomy import Anatomy
 from ....bench.anatomy.linear import LinearPlace
-from ...contract import Method, TargetedConfig, parameter_name
+from ...contract import Method, MethodConfig, TargetedConfig, parameter_name
 
 
 class LoRAConfig(TargetedConfig):
@@ -79,7 +79,7 @@ class LowRank(nn.Module):
 class LoRA(Method):
     """One `LowRank` beside each chosen matrix."""
 
-    Config = LoRAConfig
+    Config: ClassVar[type[MethodConfig]] = LoRAConfig
     starts_as_backbone = True
     config: LoRAConfig
 

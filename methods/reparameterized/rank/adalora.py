@@ -12,7 +12,7 @@ Trainable parameters: init_r * (d_in + d_out + 1) for each matrix, of which trai
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from pydantic import Field
@@ -84,16 +84,20 @@ class AdaLoRA(LoRA):
         place.delta(factor)
         return factor
 
+    def triplets(self) -> dict[str, Triplets]:
+        """Those of all matrices, by the matrix's name."""
+        return cast("dict[str, Triplets]", dict(self.factors.items()))
+
     def before_fit(self, fit: Fit) -> None:
         betas = self.config.beta1, self.config.beta2
         self.steps = fit.steps
         self.importance = {
             name: [SmoothedSensitivity(tensor, *betas) for tensor in (factor.e, factor.a, factor.b)]
-            for name, factor in self.factors.items()
+            for name, factor in self.triplets().items()
         }
 
     def extra_loss(self) -> Tensor:
-        penalty = torch.stack([factor.orthogonality() for factor in self.factors.values()]).sum()
+        penalty = torch.stack([factor.orthogonality() for factor in self.triplets().values()]).sum()
         return self.config.orthogonality * penalty / (2 * len(self.factors))
 
     def after_step(self, step: int) -> None:
@@ -121,7 +125,7 @@ class AdaLoRA(LoRA):
         pruned = sum(map(len, scores.values())) - budget
         if pruned > 0:
             threshold = torch.cat(list(scores.values())).kthvalue(pruned).values
-            for name, factor in self.factors.items():
+            for name, factor in self.triplets().items():
                 factor.e[scores[name] <= threshold] = 0
 
     def scores(self, name: str) -> Tensor:

@@ -9,6 +9,8 @@ Trainable parameters: r * (d_in + d_out) for each matrix.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -49,19 +51,24 @@ class DyLoRA(LoRA):
     def factor(self, like: Tensor) -> LowRank:
         return Truncated(like, self.config, self.config.test_rank or self.config.r)
 
+    def products(self) -> list[Truncated]:
+        """Those of all matrices."""
+        return cast("list[Truncated]", list(self.factors.values()))
+
     def use_rank(self, rank: int) -> None:
         """Truncate all products to `rank`; 0 stands for all that there is."""
-        for factor in self.factors.values():
+        for factor in self.products():
             factor.rank = min(rank or len(factor.a), len(factor.a))
 
     def before_step(self, step: int) -> None:
-        highest = max(len(factor.a) for factor in self.factors.values())
+        highest = max(len(factor.a) for factor in self.products())
         self.use_rank(int(torch.randint(1, highest + 1, ())))
 
     def after_backward(self, step: int) -> None:
         if self.config.frozen:
-            for factor in self.factors.values():
+            for factor in self.products():
                 last = factor.rank - 1
+                assert factor.a.grad is not None and factor.b.grad is not None
                 factor.a.grad[:last] = 0
                 factor.b.grad[:, :last] = 0
 

@@ -47,4 +47,5 @@ class SoRA(LoRA):
     @torch.no_grad()
     def after_step(self, step: int) -> None:
         for factor in self.factors.values():
+            assert isinstance(factor, Gated)
             factor.gate.copy_(F.softshrink(factor.gate, self.config.lr * self.config.penalty))
