@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 TOLERANCE = 0.02  # relative, between the budget and what trains
 MOST_PLACES = 4096  # more than any method has
+MOST = 2**20  # a size beyond which nothing grows any more
 
 
 def parse_budget(budget: Value, backbone_parameters: int) -> int:
@@ -51,13 +52,13 @@ def solve(method_id: str, values: Mapping[str, Any], backbone: str, budget: Valu
     start = values[size]
 
     def at(number: int, more: int = 0) -> dict[str, Any]:
-        along = {name: values[name] * number / start for name in kind.Config.in_proportion}
+        along = {name: _scaled(kind.Config, name, values[name] * number / start) for name in kind.Config.in_proportion}
         return {size: number, **along, **({"more": more} if more else {})}
 
     def count(number: int, more: int = 0) -> int | None:
         return _trainable(kind, kind.Config(**{**values, **at(number, more)}), anatomy)
 
-    number = _largest(lambda n: count(n), target)
+    number = _largest(count, target, MOST)
     more = 0 if number == 0 else _largest(lambda n: count(number, n), target, MOST_PLACES)
     choices = [(max(number, 1), 0), (number + 1, 0)] + ([(number, more), (number, more + 1)] if number else [])
     found = {choice: trained for choice in choices if (trained := count(*choice)) is not None}
@@ -71,7 +72,12 @@ def solve(method_id: str, values: Mapping[str, Any], backbone: str, budget: Valu
     return at(*best)
 
 
-def _largest(count: Callable[[int], int | None], target: int, most: int | None = None) -> int:
+def _scaled(config: type[MethodConfig], name: str, value: float) -> float:
+    """A value for the field `name`; whole numbers stay whole and above zero."""
+    return max(1, round(value)) if config.model_fields[name].annotation is int else value
+
+
+def _largest(count: Callable[[int], int | None], target: int, most: int) -> int:
     """The largest number from 1 to `most` that trains at most `target`; 0 where 1 already trains more.
 
     Counts grow with the number. None (too large for the backbone) counts as more than any target.
@@ -84,10 +90,10 @@ def _largest(count: Callable[[int], int | None], target: int, most: int | None =
     if not fits(1):
         return 0
     low = 1
-    while (most is None or low < most) and fits(2 * low):
+    while low < most and fits(2 * low):
         low *= 2
     high = 2 * low  # does not fit
-    if most is not None and low >= most:
+    if low >= most:
         return low
     while high - low > 1:
         middle = (low + high) // 2

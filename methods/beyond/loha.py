@@ -12,7 +12,7 @@ Trainable parameters: 2 * r * (d_in + d_out) for each matrix.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,9 @@ from ..contract import Method, TargetedConfig, parameter_name
 
 class LoHaConfig(TargetedConfig):
     """`alpha` divided by `r` scales the product."""
+
+    size: ClassVar[str | None] = "r"
+    in_proportion: ClassVar[tuple[str, ...]] = ("alpha",)
 
     r: int = Field(gt=0, description="rank of each of the two factors")
     alpha: float = Field(gt=0, description="scale of the product is alpha / r")
@@ -69,7 +72,7 @@ class LoHa(Method):
     def attach(self, anatomy: Anatomy) -> None:
         self.anatomy = anatomy
         self.factors = nn.ModuleDict()
-        for name, place in anatomy.linears(self.config.targets).items():
+        for name, place in self.sized(anatomy.linears(self.config.targets).items()):
             factor = HadamardProduct(place.weight(), self.config.r, self.config.alpha / self.config.r)
             self.factors[parameter_name(name)] = factor
             place.delta(factor)

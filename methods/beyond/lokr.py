@@ -12,7 +12,7 @@ Trainable parameters, for each matrix: p * q + r * (r_out + r_in), or p * q + r_
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -25,6 +25,9 @@ from ..parts.kronecker import KroneckerSum, split
 
 class LoKrConfig(TargetedConfig):
     """`alpha` divided by `r` scales the product."""
+
+    size: ClassVar[str | None] = "r"
+    in_proportion: ClassVar[tuple[str, ...]] = ("alpha",)
 
     r: int = Field(gt=0, description="rank of the right factor")
     alpha: float = Field(gt=0, description="scale of the product is alpha / r")
@@ -52,7 +55,7 @@ class LoKr(Method):
     def attach(self, anatomy: Anatomy) -> None:
         self.anatomy = anatomy
         self.factors = nn.ModuleDict()
-        for name, place in anatomy.linears(self.config.targets).items():
+        for name, place in self.sized(anatomy.linears(self.config.targets).items()):
             factor = self._product(place.weight())
             self.factors[parameter_name(name)] = factor
             place.delta(factor)

@@ -11,7 +11,7 @@ Trainable parameters: r + d_out for each matrix.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,8 @@ from ..contract import Method, TargetedConfig, parameter_name
 
 class VeRAConfig(TargetedConfig):
     """`d_initial` is the start of d."""
+
+    size: ClassVar[str | None] = "r"
 
     r: int = Field(gt=0, description="rank of the shared random matrices")
     d_initial: float = Field(description="start of d")

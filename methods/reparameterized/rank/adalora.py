@@ -12,7 +12,7 @@ Trainable parameters: init_r * (d_in + d_out + 1) for each matrix, of which trai
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
 from pydantic import Field
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 class AdaLoRAConfig(TargetedConfig):
     """The schedule is in shares of the steps, since the protocol sets their number."""
+
+    size: ClassVar[str | None] = "init_r"
+    in_proportion: ClassVar[tuple[str, ...]] = ("target_r", "alpha")
 
     init_r: int = Field(gt=0, description="rank of each matrix at the start")
     target_r: int = Field(gt=0, description="average rank at the end")

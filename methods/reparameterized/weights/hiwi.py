@@ -12,7 +12,7 @@ Trainable parameters, for each matrix: 2 * bottleneck * d_in; for each bias: 2 *
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,8 @@ from ...parts.bottleneck import ACTIVATIONS
 
 class HiWiConfig(GradientConfig):
     """What the adapters read."""
+
+    size: ClassVar[str | None] = "bottleneck"
 
     on: Literal["weights", "biases"] = Field(description="matrices or biases of the feed-forward layers")
     bottleneck: int = Field(gt=0, description="width of the adapters")
@@ -62,7 +64,7 @@ class HiWi(Method):
     def attach(self, anatomy: Anatomy) -> None:
         self.anatomy = anatomy
         self.adapters = nn.ModuleDict()
-        for name, linear in anatomy.linears("feedforward").items():
+        for name, linear in self.sized(anatomy.linears("feedforward").items()):
             place: TensorPlace | None = linear.bias() if self.config.on == "biases" else linear
             if place is None:
                 raise ValueError(f"{name} has no bias")
