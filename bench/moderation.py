@@ -7,7 +7,9 @@ Stat. Appl. Genet. Mol. Biol. 3(1), article 3): variances are taken as drawn fro
 becomes (prior * common + own freedom * own) / (prior + own freedom), with that many degrees of freedom, at most those
 of all tasks together. Tasks that vary alike are pooled, tasks that do not are left alone.
 
-How well this covers is measured by `tests/benchmarks/test_statistics_simulation.py`.
+In simulated suites (`tests/benchmarks/output/moderation_simulation.csv`: three seeds, eight tasks) such intervals cover
+92 to 95% of the tasks and are up to 30% narrower than those of each task alone, which cover 93 to 95%. The price is
+paid by the task whose seeds vary most: it is covered in 83 to 94%.
 """
 
 from __future__ import annotations

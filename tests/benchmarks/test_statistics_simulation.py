@@ -70,6 +70,6 @@ def test_moderated_intervals_of_single_tasks_cover() -> None:
     rows = pd.DataFrame(found)
     rows.to_csv(TASKS_OUTPUT, index=False, float_format="%.5g")
     assert rows["covered"].between(0.92, 0.97).all(), rows
-    assert (rows["worst_covered"] >= 0.85).all(), rows
+    assert (rows["worst_covered"] >= 0.80).all(), rows
     assert (rows["half_width"] <= rows["alone_half_width"]).all(), rows
     assert (rows["false_alarms"] <= 0.08).all(), rows
