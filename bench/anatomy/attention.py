@@ -27,6 +27,8 @@ class Context:
 
     mask: True = may attend, or additive float, broadcastable to (B, heads, L, S), or None. bias: additive position
     bias (T5) or None. causal: mask out the future; only read where mask is None. scale: of q k^T, None for 1/sqrt(D).
+    softcap: bound c of the scaled scores s, which become c * tanh(s / c) before bias and mask (Gemma 2, arXiv
+    2408.00118, section 2), or None.
     """
 
     mask: Tensor | None = None
@@ -34,6 +36,7 @@ class Context:
     causal: bool = False
     scale: float | None = None
     dropout: float = 0.0
+    softcap: float | None = None
 
     def widen(self, n: int, length: int, keys: int, device: torch.device) -> Context:
         """The context after `n` key columns that everyone sees were put at the left of (length, keys)."""
@@ -54,22 +57,40 @@ def attend(q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         repeats = q.shape[1] // k.shape[1]
         k, v = k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
     mask, causal = context.mask, context.causal and context.mask is None and q.shape[2] > 1
-    if context.bias is not None:
-        if mask is None and causal:
-            mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril(k.shape[2] - q.shape[2])
-        bias = context.bias.to(q.dtype)
-        if mask is None:
-            mask = bias
-        elif mask.dtype == torch.bool:
-            mask = torch.where(mask, bias, torch.finfo(q.dtype).min)
-        else:
-            mask = mask + bias
+    if causal and (context.bias is not None or context.softcap is not None):
+        mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril(k.shape[2] - q.shape[2])
         causal = False
+    if context.bias is not None:
+        mask = _biased(mask, context.bias.to(q.dtype))
     if mask is not None and mask.dtype != torch.bool:
         mask = mask.to(q.dtype)
+    if context.softcap is not None:
+        return _attend_capped(q, k, v, mask, context, context.softcap)
     return F.scaled_dot_product_attention(
         q, k, v, attn_mask=mask, dropout_p=context.dropout, is_causal=causal, scale=context.scale
     )
+
+
+def _biased(mask: Tensor | None, bias: Tensor) -> Tensor:
+    """The mask and the bias as one additive mask."""
+    if mask is None:
+        return bias
+    if mask.dtype == torch.bool:
+        return torch.where(mask, bias, torch.finfo(bias.dtype).min)
+    return mask + bias
+
+
+def _attend_capped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, context: Context, cap: float) -> Tensor:
+    """Attention with bounded scores, which torch's fused kernels do not know."""
+    scale = q.shape[-1] ** -0.5 if context.scale is None else context.scale
+    scores = torch.tanh(q @ k.transpose(2, 3) * scale / cap) * cap
+    if mask is not None and mask.dtype == torch.bool:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    elif mask is not None:
+        scores = scores + mask
+    # in single precision, as the library's own: half precision loses the small weights
+    weights = scores.softmax(-1, dtype=torch.float32).to(q.dtype)
+    return F.dropout(weights, context.dropout) @ v
 
 
 class Core:
@@ -210,6 +231,7 @@ def _transformers_attention(
         causal=bool(getattr(module, "is_causal", True) if causal is None else causal),
         scale=options.get("scaling"),
         dropout=options.get("dropout") or 0.0,
+        softcap=options.get("softcap"),
     )
     output = (attend if core is None else core)(query, key, value, context)
     return output.transpose(1, 2).contiguous(), None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from .attention import Attention, Core, CorePlace
@@ -31,14 +32,34 @@ class Builder:
         q, k, v = (self.linear(module, slice(i * rows, (i + 1) * rows), transposed) for i in range(3))
         return q, k, v
 
-    def op(self, module: Any, width: int, carrier: Any = None, followers: tuple[LinearPlace, ...] = ()) -> OpPlace:
+    def halves(self, module: Any) -> tuple[LinearPlace, LinearPlace]:
+        """Two matrices that one holds one after the other: those of a gated feed-forward."""
+        rows = module.weight.shape[0] // 2
+        return self.linear(module, slice(0, rows)), self.linear(module, slice(rows, 2 * rows))
+
+    def interleaved(self, module: Any, heads: int) -> tuple[LinearPlace, LinearPlace, LinearPlace]:
+        """Query, key and value of a matrix that holds those of the first head, then those of the second, and so on."""
+        rows = torch.arange(module.weight.shape[0]).view(heads, 3, -1)
+        q, k, v = (self.linear(module, rows[:, i].reshape(-1)) for i in range(3))
+        return q, k, v
+
+    def op(
+        self,
+        module: Any,
+        width: int,
+        carrier: Any = None,
+        followers: tuple[LinearPlace, ...] = (),
+        offset: float = 0.0,
+    ) -> OpPlace:
         """A norm, patch embedding or layer scale."""
         path = self.paths[module if carrier is None else carrier]
-        return OpPlace(self.edits, path, module, width, carrier, followers)
+        return OpPlace(self.edits, path, module, width, carrier, followers, offset)
 
-    def sublayer(self, name: str, width: int, entry: Any, exit: Any, stream: Any, outputs: int = 1) -> Sublayer:
+    def sublayer(
+        self, name: str, width: int, entry: Any, exit: Any, stream: Any, outputs: int = 1, rows_of: Any = None
+    ) -> Sublayer:
         """A sublayer, see `Sublayer`."""
-        return Sublayer(self.edits, name, width, entry, exit, stream, outputs)
+        return Sublayer(self.edits, name, width, entry, exit, stream, outputs, rows_of)
 
     def core(self, core: Core | None) -> CorePlace | None:
         """An attention core, or None where the class is unknown."""

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from .calling import hidden_of, output_of, with_hidden, with_output
-from .chain import Chain, Handle, around
+from .chain import Chain, Handle, any_op, around
 from .edits import Edits
 
 Function = Callable[[Tensor], Tensor]
@@ -29,9 +29,26 @@ class _Captured:
     def __init__(self) -> None:
         self.inputs: Tensor | None = None
         self.stream: Tensor | None = None
+        self.length: int | None = None  # of the sequence, where the sublayer's modules see tokens as rows
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), ()
+
+    def run(self, function: Function, x: Tensor | None) -> Tensor:
+        """function(x), which is shown (B, L, width) also where the modules pass (B * L, width)."""
+        assert x is not None, "a sublayer's values are captured before they are used"
+        if self.length is None:
+            return function(x)
+        return function(x.unflatten(0, (-1, self.length))).flatten(0, 1)
+
+
+class _Length:
+    def __init__(self, seen: _Captured) -> None:
+        self.seen = seen
+
+    def __call__(self, next: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self.seen.length = hidden_of(args, kwargs).shape[1]
+        return next(*args, **kwargs)
 
 
 class _Entry:
@@ -45,7 +62,7 @@ class _Entry:
             self.seen.stream = x
         if self.functions:
             for function in self.functions:
-                x = function(x)
+                x = self.seen.run(function, x)
             args, kwargs = with_hidden(args, kwargs, x)
         self.seen.inputs = x
         return next(*args, **kwargs)
@@ -72,19 +89,23 @@ class _Exit:
         stream = seen.stream
         for verb, function in self.edits:
             if verb == "after":
-                y = function(y)
+                y = seen.run(function, y)
             elif verb == "beside":
-                y = y + function(seen.inputs).to(y.dtype)  # type: ignore[arg-type]
+                y = y + seen.run(function, seen.inputs).to(y.dtype)
             elif verb == "beside_stream":
-                y = y + function(stream).to(y.dtype)  # type: ignore[arg-type]
+                y = y + seen.run(function, stream).to(y.dtype)
             else:
-                y = y + function(stream + y).to(y.dtype)  # type: ignore[operator]
+                y = y + seen.run(function, stream + y).to(y.dtype)  # type: ignore[operator]
         seen.inputs = seen.stream = None
         return with_output(output, y)
 
 
 class Sublayer:
-    """The verbs of one sublayer. Functions map (B, L, width) to (B, L, width)."""
+    """The verbs of one sublayer. Functions map (B, L, width) to (B, L, width).
+
+    Where the sublayer's own modules see tokens as rows (OPT's feed-forward), `rows_of` is the module whose hidden
+    states have all three dimensions.
+    """
 
     def __init__(
         self,
@@ -95,12 +116,14 @@ class Sublayer:
         exit: nn.Module,
         stream: nn.Module | None,
         outputs: int = 1,
+        rows_of: nn.Module | None = None,
     ) -> None:
         self.record, self.name, self.width, self.outputs = edits, name, width, outputs
-        self.entry_module, self.exit_module, self.stream_module = entry, exit, stream
+        self.entry_module, self.exit_module, self.stream_module, self.length_module = entry, exit, stream, rows_of
         self._entry: _Entry | None = None
         self._exit: _Exit | None = None
         self._stream: _Stream | None = None
+        self._length: _Length | None = None
 
     def before(self, f: Function) -> Handle:
         """Replace the sublayer's input x (after the norm, in a pre-norm block) by f(x)."""
@@ -135,7 +158,7 @@ class Sublayer:
         """Whether `around` is possible."""
         return self.entry_module is self.exit_module
 
-    # the three ops are put in place together, so that entry is inside exit where they share a module
+    # the ops are put in place together, so that entry is inside exit where they share a module
 
     def _install(self) -> None:
         if self._entry is not None:
@@ -147,6 +170,9 @@ class Sublayer:
         if self.stream_module is not None:
             self._stream = _Stream(seen)
             around(self.stream_module, self._stream)
+        if self.length_module is not None:
+            self._length = _Length(seen)
+            around(self.length_module, self._length, inside=any_op)  # extra tokens of the block count too
 
     def _edit(self, verb: str, f: Function) -> Handle:
         self._install()
@@ -169,12 +195,13 @@ class Sublayer:
             (self.entry_module, self._entry),
             (self.exit_module, self._exit),
             (self.stream_module, self._stream),
+            (self.length_module, self._length),
         ]
         for module, op in places:
             chain = None if module is None else module.__dict__.get("forward")
             if isinstance(chain, Chain) and op is not None:
                 chain.drop(op)
-        self._entry = self._exit = self._stream = None
+        self._entry = self._exit = self._stream = self._length = None
 
 
 class AroundHidden:

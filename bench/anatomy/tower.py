@@ -52,8 +52,9 @@ class Affine:
 class OpPlace(Mergeable):
     """A norm, patch embedding or layer scale: an op whose output a method may scale and shift.
 
-    `carrier` is the module whose weight (and bias) take the affine in a merge; `followers` are the linears that read
-    the output, which take a shift where the carrier has no bias (RMSNorm); hence it merges behind them.
+    `carrier` is the module whose weight (and bias) take the affine in a merge, where it multiplies by weight + `offset`
+    (Gemma's norms add one); `followers` are the linears that read the output, which take a shift where the carrier has
+    no bias (RMSNorm); hence it merges behind them.
     """
 
     merge_rank = 2
@@ -66,10 +67,11 @@ class OpPlace(Mergeable):
         width: int,
         carrier: nn.Module | None = None,
         followers: tuple[LinearPlace, ...] = (),
+        offset: float = 0.0,
     ) -> None:
         self.edits, self.name, self.module, self.width = edits, name, module, width
         self.carrier = module if carrier is None else carrier
-        self.followers = followers
+        self.followers, self.offset = followers, offset
         self._op: _OutputOp | None = None
 
     @property
@@ -124,7 +126,7 @@ class OpPlace(Mergeable):
             raise Unmergeable(f"a shift after {self.name} has no bias to go to")
         steps: list[Handle] = []
         if scale is not None:
-            steps.append(_change(self.carrier, weight, partial(_scale_rows, scale)))
+            steps.append(_change(self.carrier, weight, partial(_scale_rows, scale, self.offset)))
             if parameters.get("bias") is not None:
                 steps.append(_change(self.carrier, "bias", partial(torch.mul, scale)))
         if shift is not None and takes_bias:
@@ -161,8 +163,9 @@ def _shifted(shift: Tensor, bias: Tensor | None) -> Tensor:
     return shift.clone() if bias is None else bias + shift
 
 
-def _scale_rows(scale: Tensor, weight: Tensor) -> Tensor:
-    return weight * scale.view(-1, *[1] * (weight.dim() - 1))
+def _scale_rows(scale: Tensor, offset: float, weight: Tensor) -> Tensor:
+    scale = scale.view(-1, *[1] * (weight.dim() - 1))
+    return (weight + offset) * scale - offset if offset else weight * scale
 
 
 def _add_rows(moved: Tensor, place: LinearPlace, bias: Tensor | None) -> Tensor:

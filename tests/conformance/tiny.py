@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 WIDTH, BLOCKS, LENGTH, VOCABULARY = 32, 2, 7, 64
-NAMES = ("vit", "vit-layerscale", "bert", "roberta", "llama", "gpt2", "t5", "clip-vision", "clip-text", "bloom")
-PADDED = ("bert", "roberta", "llama", "gpt2", "t5", "clip-text", "bloom")
+TEXT = ("bert", "roberta", "llama", "gpt2", "t5", "clip-text", "bloom", "deberta", "opt", "gemma2")
+NAMES = ("vit", "vit-layerscale", "clip-vision", *TEXT)
+PADDED = TEXT
 LACKS = {  # places that an architecture does not have, as its own documentation has it
     "vit": {"prompt", "embedding"},
     "vit-layerscale": {"prompt", "embedding"},
@@ -28,6 +29,9 @@ LACKS = {  # places that an architecture does not have, as its own documentation
     "clip-vision": {"prompt", "embedding"},
     "clip-text": {"prompt", "grid"},
     "bloom": {"core", "tokens", "grid"},
+    "deberta": {"core", "tokens", "grid"},
+    "opt": {"grid"},
+    "gemma2": {"biases", "grid"},
 }
 
 
@@ -74,7 +78,7 @@ def _drawn(name: str, padded: bool, seed: int) -> tuple[nn.Module, dict[str, Any
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = _model(name)
-            _draw(model)
+            redraw(model)
             # frozen, because torch chooses another attention kernel where T5's position bias wants a gradient
             return model.eval().requires_grad_(False), _inputs(name, padded)
     finally:
@@ -86,7 +90,8 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
 
 
 @torch.no_grad()
-def _draw(model: nn.Module) -> None:
+def redraw(model: nn.Module) -> None:
+    """New values of order one for all parameters."""
     for name, parameter in model.named_parameters():
         if parameter.dim() > 1:
             parameter.normal_(std=0.25)
@@ -134,6 +139,22 @@ def _model(name: str) -> nn.Module:
     if name == "bloom":
         sizes = {"vocab_size": VOCABULARY, "hidden_size": WIDTH, "n_layer": BLOCKS, "n_head": 2}
         return hf.BloomForCausalLM(hf.BloomConfig(**sizes, hidden_dropout=0.0, attention_dropout=0.0))
+    if name == "deberta":  # as v3 is
+        positions = {"relative_attention": True, "position_buckets": 4, "max_position_embeddings": 16}
+        shared = {"share_att_key": True, "pos_att_type": ["p2c", "c2p"], "norm_rel_ebd": "layer_norm"}
+        return hf.DebertaV2Model(
+            hf.DebertaV2Config(**plain, **no_dropout, **positions, **shared, position_biased_input=False)
+        )
+    if name == "opt":
+        sizes = {key: value for key, value in plain.items() if key != "intermediate_size"}
+        return hf.OPTForCausalLM(
+            hf.OPTConfig(**sizes, ffn_dim=64, word_embed_proj_dim=WIDTH, max_position_embeddings=64, dropout=0.0)
+        )
+    if name == "gemma2":  # a window shorter than the text, scores near their bound
+        heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "query_pre_attn_scalar": 16}
+        return hf.Gemma2ForCausalLM(
+            hf.Gemma2Config(**common, **heads, sliding_window=4, attn_logit_softcapping=2.0, max_position_embeddings=64)
+        )
     raise ValueError(name)
 
 
@@ -153,6 +174,6 @@ def _inputs(name: str, padded: bool) -> dict[str, Any]:
         text["attention_mask"] = mask
     if name == "t5":
         text["decoder_input_ids"] = ids[:, :4].clone()
-    if name in ("llama", "gpt2", "t5", "bloom"):
+    if name in ("llama", "gpt2", "t5", "bloom", "opt", "gemma2"):
         text["use_cache"] = False
     return text

@@ -8,7 +8,8 @@ from typing import Any
 from ..attention import transformers_core
 from ..builder import Builder
 from ..tokens import Tokens, Widening, same_output, widen_mask
-from ..tower import Block, Tower
+from ..tower import Tower
+from .block import Parts, block
 
 
 def widen(
@@ -29,7 +30,10 @@ def tower(builder: Builder, stack: Any) -> Tower:
         name="text",
         module=stack,
         width=width,
-        blocks=[_block(builder, i, module, config) for i, module in enumerate(modules)],
+        blocks=[
+            block(builder, f"text.blocks.{i}", i, module, width, _parts(builder, module, config))
+            for i, module in enumerate(modules)
+        ],
         tokens=Tokens(builder.edits, modules, width, 0, Widening(partial(widen, bool(config.is_decoder)), same_output)),
         output=None,
         embedding=builder.embedding(stack.embeddings.word_embeddings),
@@ -39,36 +43,22 @@ def tower(builder: Builder, stack: Any) -> Tower:
     )
 
 
-def _block(builder: Builder, index: int, module: Any, config: Any) -> Block:
-    name, width = f"text.blocks.{index}", config.hidden_size
+def _parts(builder: Builder, module: Any, config: Any) -> Parts:
     outer, inner = module.attention, module.attention.self
-    up, down = builder.linear(module.intermediate.dense), builder.linear(module.output.dense)
-    return Block(
-        edits=builder.edits,
-        name=name,
-        index=index,
-        module=module,
-        width=width,
-        attentions=[
-            builder.attention(
-                f"{name}.attention",
-                tuple(builder.linear(m) for m in (inner.query, inner.key, inner.value, outer.output.dense)),
-                transformers_core(inner),
-                sublayer=builder.sublayer(f"{name}.attention", width, inner, outer.output.dropout, None),
-                heads=config.num_attention_heads,
-                kv_heads=config.num_attention_heads,
-                head_dim=inner.attention_head_size,
-                is_causal=bool(config.is_decoder),
-            )
-        ],
-        feedforward=builder.feedforward(
-            f"{name}.feedforward",
-            up,
-            down,
-            builder.sublayer(f"{name}.feedforward", width, module.intermediate, module.output.dropout, None),
-        ),
-        norms=[
-            builder.op(outer.output.LayerNorm, width, followers=(up,)),
-            builder.op(module.output.LayerNorm, width),
-        ],
+    matrices = (inner.query, inner.key, inner.value, outer.output.dense)
+    q, k, v, o = (builder.linear(m) for m in matrices)
+    return Parts(
+        attention=inner,
+        feedforward=module.intermediate,
+        ends=(outer.output.dropout, module.output.dropout),
+        norms=(outer.output.LayerNorm, module.output.LayerNorm),
+        post_norm=True,
+        projections=(q, k, v, o),
+        up=builder.linear(module.intermediate.dense),
+        down=builder.linear(module.output.dense),
+        core=transformers_core(inner),
+        heads=config.num_attention_heads,
+        kv_heads=config.num_attention_heads,
+        head_dim=inner.attention_head_size,
+        is_causal=bool(config.is_decoder),
     )

@@ -9,12 +9,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import torch
-
 from ..builder import Builder
 from ..sublayer import first_of_tuple
 from ..tokens import Tokens, Widening, same_output
-from ..tower import Block, Tower
+from ..tower import Tower
+from .block import Parts, block
 
 
 def _widen(args: tuple[Any, ...], kwargs: dict[str, Any], n: int, at: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -30,7 +29,18 @@ def tower(builder: Builder, stack: Any) -> Tower:
         name="text",
         module=stack,
         width=width,
-        blocks=[_block(builder, i, module, width) for i, module in enumerate(modules)],
+        blocks=[
+            block(
+                builder,
+                f"text.blocks.{i}",
+                i,
+                module,
+                width,
+                _parts(builder, module),
+                skipped=partial(first_of_tuple, 2),
+            )
+            for i, module in enumerate(modules)
+        ],
         tokens=Tokens(builder.edits, modules, width, 0, Widening(_widen, same_output), available=False),
         output=builder.op(stack.ln_f, width),
         embedding=builder.embedding(stack.word_embeddings),
@@ -40,38 +50,20 @@ def tower(builder: Builder, stack: Any) -> Tower:
     )
 
 
-def _block(builder: Builder, index: int, module: Any, width: int) -> Block:
-    name = f"text.blocks.{index}"
+def _parts(builder: Builder, module: Any) -> Parts:
     attention, mlp = module.self_attention, module.mlp
-    heads, dim = attention.num_heads, attention.head_dim
-    rows = torch.arange(3 * width).view(heads, 3, dim)
-    q, k, v = (builder.linear(attention.query_key_value, rows[:, i].reshape(-1)) for i in range(3))
-    up, down = builder.linear(mlp.dense_h_to_4h), builder.linear(mlp.dense_4h_to_h)
-    first, second = module.input_layernorm, module.post_attention_layernorm
-    return Block(
-        edits=builder.edits,
-        name=name,
-        index=index,
-        module=module,
-        width=width,
-        attentions=[
-            builder.attention(
-                f"{name}.attention",
-                (q, k, v, builder.linear(attention.dense)),
-                None,
-                sublayer=builder.sublayer(f"{name}.attention", width, attention, attention.dense, first),
-                heads=heads,
-                kv_heads=heads,
-                head_dim=dim,
-                is_causal=True,
-            )
-        ],
-        feedforward=builder.feedforward(
-            f"{name}.feedforward",
-            up,
-            down,
-            builder.sublayer(f"{name}.feedforward", width, mlp, mlp.dense_4h_to_h, second),
-        ),
-        norms=[builder.op(first, width, followers=(q, k, v)), builder.op(second, width, followers=(up,))],
-        skipped=partial(first_of_tuple, 2),
+    q, k, v = builder.interleaved(attention.query_key_value, attention.num_heads)
+    return Parts(
+        attention=attention,
+        feedforward=mlp,
+        ends=(attention.dense, mlp.dense_4h_to_h),  # the modules themselves return the residual sum
+        norms=(module.input_layernorm, module.post_attention_layernorm),
+        projections=(q, k, v, builder.linear(attention.dense)),
+        up=builder.linear(mlp.dense_h_to_4h),
+        down=builder.linear(mlp.dense_4h_to_h),
+        core=None,
+        heads=attention.num_heads,
+        kv_heads=attention.num_heads,
+        head_dim=attention.head_dim,
+        is_causal=True,
     )

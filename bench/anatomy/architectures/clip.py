@@ -8,8 +8,9 @@ from typing import Any
 from ..attention import transformers_core
 from ..builder import Builder
 from ..tokens import Tokens, Widening, same_output
-from ..tower import Block, Tower
+from ..tower import Tower
 from .bert import widen
+from .block import Parts, block
 
 
 def tower(builder: Builder, stack: Any) -> Tower:
@@ -24,7 +25,10 @@ def tower(builder: Builder, stack: Any) -> Tower:
         name=name,
         module=stack,
         width=width,
-        blocks=[_block(builder, f"{name}.blocks.{i}", i, m, config, not is_vision) for i, m in enumerate(modules)],
+        blocks=[
+            block(builder, f"{name}.blocks.{i}", i, module, width, _parts(builder, module, config, not is_vision))
+            for i, module in enumerate(modules)
+        ],
         tokens=tokens,
         output=builder.op(stack.post_layernorm if is_vision else stack.final_layer_norm, width),
         embedding=None if is_vision else builder.embedding(stack.embeddings.token_embedding),
@@ -36,38 +40,19 @@ def tower(builder: Builder, stack: Any) -> Tower:
     )
 
 
-def _block(builder: Builder, name: str, index: int, module: Any, config: Any, causal: bool) -> Block:
-    width, attention, mlp = config.hidden_size, module.self_attn, module.mlp
+def _parts(builder: Builder, module: Any, config: Any, causal: bool) -> Parts:
+    attention, mlp = module.self_attn, module.mlp
     q, k, v, o = (builder.linear(m) for m in (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj))
-    up, down = builder.linear(mlp.fc1), builder.linear(mlp.fc2)
-    return Block(
-        edits=builder.edits,
-        name=name,
-        index=index,
-        module=module,
-        width=width,
-        attentions=[
-            builder.attention(
-                f"{name}.attention",
-                (q, k, v, o),
-                transformers_core(attention),
-                sublayer=builder.sublayer(
-                    f"{name}.attention", width, attention, attention, module.layer_norm1, outputs=2
-                ),
-                heads=config.num_attention_heads,
-                kv_heads=config.num_attention_heads,
-                head_dim=attention.head_dim,
-                is_causal=causal,
-            )
-        ],
-        feedforward=builder.feedforward(
-            f"{name}.feedforward",
-            up,
-            down,
-            builder.sublayer(f"{name}.feedforward", width, mlp, mlp, module.layer_norm2),
-        ),
-        norms=[
-            builder.op(module.layer_norm1, width, followers=(q, k, v)),
-            builder.op(module.layer_norm2, width, followers=(up,)),
-        ],
+    return Parts(
+        attention=attention,
+        feedforward=mlp,
+        norms=(module.layer_norm1, module.layer_norm2),
+        projections=(q, k, v, o),
+        up=builder.linear(mlp.fc1),
+        down=builder.linear(mlp.fc2),
+        core=transformers_core(attention),
+        heads=config.num_attention_heads,
+        kv_heads=config.num_attention_heads,
+        head_dim=attention.head_dim,
+        is_causal=causal,
     )

@@ -1,7 +1,9 @@
-"""Llama of transformers and its relatives (Mistral, Qwen2): pre-norm decoders, rotary positions, gated feed-forward."""
+"""Llama of transformers and its relatives (Mistral, Qwen2, Qwen3): pre-norm decoders, rotary positions, gated
+feed-forward."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,12 +12,13 @@ from torch import Tensor
 from ..attention import transformers_core
 from ..builder import Builder
 from ..tokens import Tokens, Widening, same_output, widen_mask
-from ..tower import Block, Tower
+from ..tower import Tower
+from .block import Parts, block
 
 
-def _widen(args: tuple[Any, ...], kwargs: dict[str, Any], n: int, at: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def widen(args: tuple[Any, ...], kwargs: dict[str, Any], n: int, at: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The new tokens are not rotated: they sit at no position."""
-    if kwargs.get("past_key_values") is not None:
+    if kwargs.get("past_key_values") is not None or kwargs.get("layer_past") is not None:
         raise ValueError("extra tokens inside blocks need use_cache=False")
     cos, sin = kwargs["position_embeddings"]
     changed = {
@@ -32,54 +35,48 @@ def _insert(table: Tensor, n: int, at: int, value: float) -> Tensor:
 
 def tower(builder: Builder, stack: Any) -> Tower:
     """The decoder stack."""
+    return decoder(builder, stack, parts)
+
+
+def decoder(builder: Builder, stack: Any, parts_of: Callable[[Builder, Any, Any], Parts], offset: float = 0.0) -> Tower:
+    """A stack with Llama's names, whose blocks have the parts `parts_of(builder, module, config)`.
+
+    `offset` is what the final norm adds to its weight.
+    """
     config, modules = stack.config, list(stack.layers)
+    width, causal = config.hidden_size, bool(modules[0].self_attn.is_causal)
     return Tower(
         edits=builder.edits,
         name="text",
         module=stack,
-        width=config.hidden_size,
-        blocks=[_block(builder, i, module, config) for i, module in enumerate(modules)],
-        tokens=Tokens(builder.edits, modules, config.hidden_size, 0, Widening(_widen, same_output)),
-        output=builder.op(stack.norm, config.hidden_size),
+        width=width,
+        blocks=[
+            block(builder, f"text.blocks.{i}", i, module, width, parts_of(builder, module, config))
+            for i, module in enumerate(modules)
+        ],
+        tokens=Tokens(builder.edits, modules, width, 0, Widening(widen, same_output), available=causal),
+        output=builder.op(stack.norm, width, offset=offset),
         embedding=builder.embedding(stack.embed_tokens),
         takes_prompt=True,
-        is_causal=True,
+        is_causal=causal,
     )
 
 
-def _block(builder: Builder, index: int, module: Any, config: Any) -> Block:
-    name, width = f"text.blocks.{index}", config.hidden_size
+def parts(builder: Builder, module: Any, config: Any) -> Parts:
+    """One block. Norms of single heads (Qwen3) are no norms of the block: they see q and k, not the hidden states."""
     attention, mlp = module.self_attn, module.mlp
     q, k, v, o = (builder.linear(m) for m in (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj))
-    gate, up, down = (builder.linear(m) for m in (mlp.gate_proj, mlp.up_proj, mlp.down_proj))
-    first, second = module.input_layernorm, module.post_attention_layernorm
-    return Block(
-        edits=builder.edits,
-        name=name,
-        index=index,
-        module=module,
-        width=width,
-        attentions=[
-            builder.attention(
-                f"{name}.attention",
-                (q, k, v, o),
-                transformers_core(attention),
-                sublayer=builder.sublayer(f"{name}.attention", width, attention, attention, first, outputs=2),
-                heads=config.num_attention_heads,
-                kv_heads=config.num_key_value_heads,
-                head_dim=attention.head_dim,
-                is_causal=True,
-            )
-        ],
-        feedforward=builder.feedforward(
-            f"{name}.feedforward",
-            up,
-            down,
-            builder.sublayer(f"{name}.feedforward", width, mlp, mlp, second),
-            gate,
-        ),
-        norms=[
-            builder.op(first, width, followers=(q, k, v)),
-            builder.op(second, width, followers=(gate, up)),
-        ],
+    return Parts(
+        attention=attention,
+        feedforward=mlp,
+        norms=(module.input_layernorm, module.post_attention_layernorm),
+        projections=(q, k, v, o),
+        gate=builder.linear(mlp.gate_proj),
+        up=builder.linear(mlp.up_proj),
+        down=builder.linear(mlp.down_proj),
+        core=transformers_core(attention),
+        heads=config.num_attention_heads,
+        kv_heads=config.num_key_value_heads,
+        head_dim=attention.head_dim,
+        is_causal=bool(attention.is_causal),
     )

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..attention import Context, Core, ForwardWithCore
 from ..builder import Builder
+from ..linear import LinearPlace
 from ..tokens import Tokens, Widening, same_output
 from ..tower import Block, Tower
 
@@ -66,10 +67,7 @@ def _block(builder: Builder, index: int, module: Any, width: int) -> Block:
     name = f"vision.blocks.{index}"
     attention, mlp = module.attn, module.mlp
     q, k, v = builder.thirds(attention.qkv)
-    if hasattr(mlp, "fc1_g"):  # SwiGLU
-        gate, up = builder.linear(mlp.fc1_g), builder.linear(mlp.fc1_x)
-    else:
-        gate, up = None, builder.linear(mlp.fc1)
+    gate, up = _gate_and_up(builder, mlp)
     return Block(
         edits=builder.edits,
         name=name,
@@ -100,3 +98,13 @@ def _block(builder: Builder, index: int, module: Any, width: int) -> Block:
         ],
         scales=[builder.op(scale, width) for scale in (module.ls1, module.ls2) if hasattr(scale, "gamma")],
     )
+
+
+def _gate_and_up(builder: Builder, mlp: Any) -> tuple[LinearPlace | None, LinearPlace]:
+    """The matrices before the activation: two in timm's SwiGLU, halves of one in its GluMlp (DINOv2's giant)."""
+    if hasattr(mlp, "fc1_g"):
+        return builder.linear(mlp.fc1_g), builder.linear(mlp.fc1_x)
+    if hasattr(mlp, "gate_last"):
+        first, second = builder.halves(mlp.fc1)
+        return (second, first) if mlp.gate_last else (first, second)
+    return None, builder.linear(mlp.fc1)

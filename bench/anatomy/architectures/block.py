@@ -1,0 +1,99 @@
+"""What all blocks share: two sublayers with a norm before or behind each.
+
+An architecture file names the modules in a `Parts`; the places that follow from their order are made here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..attention import Core
+from ..builder import Builder
+from ..linear import LinearPlace
+from ..tower import Block, OpPlace
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The modules and matrices of one block.
+
+    `attention` and `feedforward` are the modules where the sublayers begin, `ends` those where they end: what leaves
+    them is added to the residual stream. None says that the sublayer is one module. `norms` stand before the
+    sublayers; with `post_norm` they stand behind the residual sums.
+    """
+
+    attention: Any
+    feedforward: Any
+    norms: tuple[Any, Any]
+    projections: tuple[LinearPlace, LinearPlace, LinearPlace, LinearPlace]  # q, k, v, o
+    up: LinearPlace
+    down: LinearPlace
+    core: Core | None
+    heads: int
+    kv_heads: int
+    head_dim: int
+    is_causal: bool
+    gate: LinearPlace | None = None
+    ends: tuple[Any, Any] = (None, None)
+    end_norms: bool = False  # the ends are norms too (Gemma 2)
+    post_norm: bool = False
+    flat_feedforward: bool = False  # its modules see tokens as rows, (B * L, width)
+    norm_offset: float = 0.0  # the norms multiply by weight + offset
+    outputs: int = 2  # the attention returns so many values
+
+
+def block(builder: Builder, name: str, index: int, module: Any, width: int, parts: Parts, **facts: Any) -> Block:
+    """The places of one block; `facts` are fields of `Block` that this order of modules does not decide."""
+    streams = (None, None) if parts.post_norm else parts.norms
+    starts = (parts.attention, parts.feedforward)
+    ends = [start if end is None else end for start, end in zip(starts, parts.ends, strict=True)]
+    return Block(
+        edits=builder.edits,
+        name=name,
+        index=index,
+        module=module,
+        width=width,
+        attentions=[
+            builder.attention(
+                f"{name}.attention",
+                parts.projections,
+                parts.core,
+                sublayer=builder.sublayer(
+                    f"{name}.attention", width, parts.attention, ends[0], streams[0], parts.outputs
+                ),
+                heads=parts.heads,
+                kv_heads=parts.kv_heads,
+                head_dim=parts.head_dim,
+                is_causal=parts.is_causal,
+            )
+        ],
+        feedforward=builder.feedforward(
+            f"{name}.feedforward",
+            parts.up,
+            parts.down,
+            builder.sublayer(
+                f"{name}.feedforward",
+                width,
+                parts.feedforward,
+                ends[1],
+                streams[1],
+                rows_of=module if parts.flat_feedforward else None,
+            ),
+            parts.gate,
+        ),
+        norms=_norms(builder, width, parts),
+        **facts,
+    )
+
+
+def _norms(builder: Builder, width: int, parts: Parts) -> list[OpPlace]:
+    """All norms in the order in which the hidden states pass them."""
+    to_feedforward = (parts.up,) if parts.gate is None else (parts.gate, parts.up)
+    followers = (to_feedforward, ()) if parts.post_norm else (parts.projections[:3], to_feedforward)
+    places = []
+    for norm, linears, end in zip(parts.norms, followers, parts.ends, strict=True):
+        places.append(builder.op(norm, width, followers=linears, offset=parts.norm_offset))
+        if parts.end_norms:
+            places.append(builder.op(end, width, offset=parts.norm_offset))
+    return places
