@@ -118,8 +118,9 @@ def test_a_result_evaluated_twice_is_named_with_both_methods(run: Callable[..., 
 
 def test_evaluation_drift_is_told_from_training_drift(run: Callable[..., Side]) -> None:
     found = failing(compare(run("clean"), run("shifted_evaluation", "lora")))
-    assert {(finding.kind, finding.methods) for finding in found} == {("evaluation", ("lora",))}
-    assert "evaluation drift: same training trace, other scores: " in found[0].text
+    assert {(finding.kind, finding.methods) for finding in found} == {("evaluation", ("lora",)), ("quality", ("lora",))}
+    (drift,) = [finding for finding in found if finding.kind == "evaluation"]
+    assert "evaluation drift: same training trace, other scores: accuracy " in drift.text
 
 
 def test_what_moves_most_methods_is_drift_of_the_pipeline(run: Callable[..., Side]) -> None:
