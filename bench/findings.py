@@ -21,6 +21,8 @@ Kind = Literal[
     "declared",
     "missing",
     "untested",
+    "costs",
+    "time",
 ]
 Verdict = Literal["regression", "drift", "improvement", "declared", "note"]
 VERDICTS: tuple[Verdict, ...] = ("regression", "drift", "improvement", "declared", "note")
