@@ -25,7 +25,7 @@ def listing(noun: Noun, as_json: bool) -> str:
 def _methods() -> tuple[list[str], list[list[Cell]]]:
     rows: list[list[Cell]] = [
         [m.id, m.name, m.category, " ".join(m.families), m.version, m.compute, len(m.checks)]
-        for m in sorted(registry("methods").cards(), key=lambda card: (card.category, card.id))
+        for m in sorted(registry("methods").cards(library=True), key=lambda card: (card.category, card.id))
     ]
     return ["id", "name", "category", "families", "version", "compute", "checks"], rows
 
@@ -80,5 +80,5 @@ def _objects(noun: Noun) -> list[dict[str, Any]]:
         return [dict(zip(headers, row, strict=True)) for row in rows]
     if noun == "protocols":
         return [protocol.model_dump(mode="json") for protocol in registry("protocols").cards()]
-    cards: list[Any] = registry(noun).cards()
+    cards: list[Any] = registry(noun).cards(library=True)
     return [dataclasses.asdict(card) for card in cards]

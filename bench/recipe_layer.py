@@ -28,14 +28,16 @@ def write_winners(verdicts: Sequence[Verdict], protocol: Protocol, results: str)
             f"bench tune, protocol {protocol.id} v{protocol.version}, {len(contest.trials)} trials on "
             f"{' and '.join(contest.tasks)}, {results}/{protocol.id}-tuning"
         )
-        path = registry("methods").entry(contest.name.id).file
-        write_layer(path, contest.backbone, verdict.values, source)
-        written[path] = None
+        entry = registry("methods").entry(contest.name.id)
+        write_layer(entry.file, contest.backbone, verdict.values, source, entry.within)
+        written[entry.file] = None
     return list(written)
 
 
-def write_layer(recipe: Path, backbone: str, values: Mapping[str, Value], source: str) -> None:
-    """Set values in `hyperparameters.backbone.<backbone>` of a recipe file."""
+def write_layer(
+    recipe: Path, backbone: str, values: Mapping[str, Value], source: str, within: Sequence[str] = ()
+) -> None:
+    """Set values in `hyperparameters.backbone.<backbone>` of a recipe file, or of the card `within` it."""
     from ruamel.yaml import YAML
     from ruamel.yaml.comments import CommentedMap
 
@@ -44,7 +46,9 @@ def write_layer(recipe: Path, backbone: str, values: Mapping[str, Value], source
     yaml.indent(mapping=2, sequence=4, offset=2)
     text = recipe.read_text(encoding="utf-8")
     content = yaml.load(text)
-    layer = content["hyperparameters"].setdefault("backbone", CommentedMap()).setdefault(backbone, CommentedMap())
+    layer = content
+    for key in (*within, "hyperparameters", "backbone", backbone):
+        layer = layer.setdefault(key, CommentedMap())
     for name, value in values.items():
         leaf = CommentedMap(value=value, source=source)
         leaf.fa.set_flow_style()

@@ -74,8 +74,9 @@ def expand(names: str | Iterable[str | Name]) -> list[Name]:
     for name in typed:
         members = [name.id] if name.id in methods else methods.group(name.id)
         if not members:
-            groups = {part for card in methods.cards() for part in (card.category, card.category.partition("/")[0])}
-            near = did_you_mean(name.id, {*methods.ids(), *groups, "all"})
+            cards = methods.cards(library=True)
+            groups = {part for card in cards for part in (card.category, card.category.partition("/")[0])}
+            near = did_you_mean(name.id, {*methods.ids(library=True), *groups, "all"})
             raise UsageError(f"unknown method {name.id!r}.{near or ' `bench ls methods` lists them.'}")
         found.update(dict.fromkeys(Name(member, name.arguments) for member in members))
     return list(found)

@@ -16,7 +16,7 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -39,6 +39,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = __package__.rpartition(".")[0]
 PLUGINS = "PEFT_ATLAS_PLUGINS"
 ENTRY_POINTS = "peft_atlas.plugins"
+LIBRARY = "library"  # category of methods that are other libraries' code: no part of `all`, asked for by name or group
 _HOMES: dict[Kind, str] = {
     "methods": "methods",
     "tasks": "tasks",
@@ -67,6 +68,12 @@ class Entry:
     file: Path
     package: str
     data: Mapping[str, Any]
+    within: tuple[str, ...] = ()  # where the file holds it, () for the whole file
+
+    @property
+    def is_library(self) -> bool:
+        """Whether it stands for code of another library."""
+        return f"{self.data.get('category', '')}/".startswith(f"{LIBRARY}/")
 
 
 class Registry(Generic[C]):
@@ -77,9 +84,9 @@ class Registry(Generic[C]):
         self._entries = entries
         self._cards: dict[str, C] = {}
 
-    def ids(self) -> list[str]:
-        """Every id, sorted."""
-        return sorted(self._entries)
+    def ids(self, library: bool = False) -> list[str]:
+        """Every id, sorted; those of methods that are other libraries' code only with `library`."""
+        return sorted(card_id for card_id, entry in self._entries.items() if library or not entry.is_library)
 
     def __contains__(self, card_id: str) -> bool:
         return card_id in self._entries
@@ -98,9 +105,9 @@ class Registry(Generic[C]):
             self._cards[card_id] = _BUILDERS[self.kind](entry)
         return self._cards[card_id]
 
-    def cards(self) -> list[C]:
+    def cards(self, library: bool = False) -> list[C]:
         """Every card, in the order of `ids`."""
-        return [self.card(card_id) for card_id in self.ids()]
+        return [self.card(card_id) for card_id in self.ids(library)]
 
     def folder(self, card_id: str) -> Path:
         """The folder the card lies in."""
@@ -123,11 +130,13 @@ class Registry(Generic[C]):
         return getattr(module, attribute)
 
     def group(self, name: str) -> list[str]:
-        """Ids whose card's category is `name` or lies below it; of every card for "all"; empty when there are none."""
+        """Ids whose card's category is `name` or lies below it; those of `ids` for "all"; empty when there are none."""
+        if name == "all":
+            return self.ids()
         return [
             card_id
-            for card_id in self.ids()
-            if name == "all" or f"{self._entries[card_id].data.get('category', '')}/".startswith(f"{name}/")
+            for card_id in self.ids(library=True)
+            if f"{self._entries[card_id].data.get('category', '')}/".startswith(f"{name}/")
         ]
 
 
@@ -209,25 +218,44 @@ def _mount(folder: Path) -> str:
 
 
 def _entries(source: Source) -> list[Entry]:
-    """The cards below a folder: YAML files whose top level is a mapping with `id`."""
+    """The cards below a folder: YAML files whose top level is a mapping with `id`, or with several `cards`."""
     entries = []
-    for file, data in yaml_content(source.folder).items():
-        if not isinstance(data, dict) or "id" not in data:
-            continue
-        kind = source.kind or next((kind for mark, kind in _MARK.items() if mark in data), None)
-        if kind is None:
-            raise fault(file, ("id",), "neither a method, a task, a backbone nor a protocol: see the keys of those")
-        if not _ID.fullmatch(str(data["id"])):
-            raise fault(file, ("id",), f"an id is made of a-z, 0-9, '-' and '.', not {data['id']!r}")
-        inner = file.parent.relative_to(source.folder).parts
-        entries.append(Entry(str(data["id"]), kind, file, ".".join((source.package, *inner)), data))
+    for file, content in yaml_content(source.folder).items():
+        for within, data in _cards_of(content):
+            kind = source.kind or next((kind for mark, kind in _MARK.items() if mark in data), None)
+            if kind is None:
+                raise fault(file, ("id",), "neither a method, a task, a backbone nor a protocol: see the keys of those")
+            if not _ID.fullmatch(str(data["id"])):
+                raise fault(file, ("id",), f"an id is made of a-z, 0-9, '-' and '.', not {data['id']!r}")
+            inner = file.parent.relative_to(source.folder).parts
+            entries.append(Entry(str(data["id"]), kind, file, ".".join((source.package, *inner)), data, within))
     return entries
+
+
+def _cards_of(content: Any) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
+    """(place in the file, card) of each card in a file. Cards of one file, under `cards`, share its other keys."""
+    if isinstance(content, dict) and "id" in content:
+        yield (), content
+    elif isinstance(content, dict) and isinstance(content.get("cards"), dict):
+        shared = {key: value for key, value in content.items() if key != "cards"}
+        for card_id, own in content["cards"].items():
+            yield ("cards", card_id), _joined(shared, {"id": card_id, **own})
+
+
+def _joined(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Two mappings as one, level by level; `own` wins."""
+    both = {key: _joined(shared[key], own[key]) for key in own if _are_mappings(shared.get(key), own[key])}
+    return {**shared, **own, **both}
+
+
+def _are_mappings(*values: Any) -> bool:
+    return all(isinstance(value, Mapping) for value in values)
 
 
 def _build_method(entry: Entry) -> Any:
     from .recipes import MethodCard, check_layers
 
-    card = build(MethodCard, entry.data, entry.file)
+    card = build(MethodCard, entry.data, entry.file, entry.within)
     check_layers(entry)
     return card
 

@@ -161,7 +161,7 @@ def test_ls(capsys: Captured, noun: str) -> None:
     header, rule, *rows = capsys.readouterr().out.splitlines()
     assert header.split()[0] == "id"
     assert set(rule) == {"-", " "}
-    ids = registry(noun).ids()  # type: ignore[call-overload]
+    ids = registry(noun).ids(library=True)  # type: ignore[call-overload]
     assert sorted(row.split()[0] for row in rows) == ids
     assert main(["ls", noun, "--json"]) == 0
     assert [card["id"] for card in json.loads(capsys.readouterr().out)] == ids

@@ -16,7 +16,12 @@ __all__ = ["Anatomy", "Handle", "Unmergeable", "anatomy_of", "around", "register
 
 
 def anatomy_of(model: nn.Module) -> Anatomy:
-    """Find the stacks of blocks in `model` and describe them. An unknown architecture is a `UsageError`."""
+    """Find the stacks of blocks in `model` and describe them.
+
+    An unknown architecture is a `UsageError`, and so is a model whose modules HF PEFT has replaced.
+    """
+    if hasattr(model, "peft_config"):
+        raise UsageError(f"{type(model).__name__} carries adapters of HF PEFT already: detach or unload them first")
     edits = Edits()
     builder = Builder(model, edits)
     towers: dict[str, Tower] = {}

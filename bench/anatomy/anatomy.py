@@ -95,10 +95,12 @@ class Anatomy:
     def _owned(self) -> Iterator[TensorPlace]:
         """Each parameter of the backbone at each module that owns it."""
         head = {id(parameter) for parameter in self.head_parameters()}
+        readers = {owner: reader for tower in self.towers.values() for owner, reader in tower.readers.items()}
         for prefix, module in self.model.named_modules():
             for attribute, parameter in module._parameters.items():
                 if parameter is not None and id(parameter) not in head:
-                    yield TensorPlace(self.edits, module, attribute, f"{prefix}.{attribute}".lstrip("."))
+                    name, reader = f"{prefix}.{attribute}".lstrip("."), readers.get(module)
+                    yield TensorPlace(self.edits, module, attribute, name, reader=reader)
 
     def biases(self) -> list[TensorPlace]:
         """Every bias vector (of linears, norms, the patch embedding)."""
@@ -177,6 +179,7 @@ PLACES: dict[str, tuple[Callable[[Anatomy], bool], str]] = {
     "norms": (_all(lambda t: bool(t.norms)), "it has no norms"),
     "biases": (lambda anatomy: bool(anatomy.biases()), "it has no biases"),
     "grid": (_any(lambda t: t.grid is not None), "it has no grid of patches"),
+    "hf-peft-forward": (lambda anatomy: False, "it is called without HF PEFT's own forward, where this type acts"),
     "same-width": (
         _all(lambda t: len({block.width for block in t.blocks}) == 1),
         "its blocks differ in width",

@@ -1,0 +1,1 @@
+"""Methods that are other libraries' code, put through the same harness."""
