@@ -5,8 +5,7 @@ evaluated: what differs first is what is named. Where most methods of a task hav
 finding about the pipeline. Loss traces and scores are compared bit for bit between runs of one machine class
 (`facts.machine`), and within `ROUNDING` between others.
 
-Times of cells are not compared, since cells run beside others; that is for cost profiles. What is exact in a profile
-(canonical ledger, FLOPs) joins the cells of a side as columns of `facts.EXACT`.
+Times of cells are not compared, since cells run beside others; cost profiles are compared apart, see `compare_costs`.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from .compare_costs import compare_costs
 from .facts import DECLARED, EXACT, PLACE, SETTINGS, TRACE
 from .findings import FAILING, Comparison, Finding, Kind, Verdict, grouped, most
 from .sides import Arrays, Side
@@ -42,7 +42,7 @@ def compare(a: Side, b: Side, *, complete: bool = False) -> Comparison:
     declared, found = _declared(comparable)
     findings += found
     other_data = _differs(comparable, "train_data") | _differs(comparable, "test_data")
-    findings += [*_data(comparable[other_data], a, b), *duplicates(a, b)]
+    findings += [*_data(comparable[other_data], a, b), *duplicates(a, b), *compare_costs(a.costs, b.costs)]
     ok = comparable["status_a"].eq("ok") & comparable["status_b"].eq("ok") & ~other_data
     judged = comparable[ok & ~declared]
     exact, found = _rounding(judged)

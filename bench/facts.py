@@ -1,7 +1,7 @@
 """What of a record is compared between two runs, as one flat row: a million records compare column by column.
 
-`EXACT` are facts that no machine's rounding can move: they are equal or something changed. Facts of a cost profile
-(canonical ledger, FLOPs) that are exact in the same sense join a cell as further columns named there.
+`EXACT` are facts that no machine's rounding can move: they are equal or something changed. Those of cost profiles are
+in `compare_costs`.
 """
 
 from __future__ import annotations

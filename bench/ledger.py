@@ -39,8 +39,9 @@ class SavedTensors:
     `peak` is the largest number of bytes kept at one time, in unique storages that are not among `outside` (weights
     and buffers: they are there anyway). A storage counts whole even where a view of it was saved, because all of it
     stays alive. Under activation checkpointing only the inputs of the checkpointed parts are seen: what their second
-    forward pass saves lies behind hooks of torch's own, and is in the peak of `LiveTensors` alone. `copies` is the part of the peak that
-    consists of weights in another dtype, as autocast makes them; `is_copy(key)` says of a storage whether it is one.
+    forward pass saves lies behind hooks of torch's own, and is in the peak of `LiveTensors` alone. `copies` is the
+    part of the peak that consists of weights in another dtype, as autocast makes them; `is_copy(key)` says of a
+    storage whether it is one.
     """
 
     def __init__(self, outside: Iterable[Tensor], is_copy: Callable[[int], bool] = lambda key: False) -> None:

@@ -185,6 +185,14 @@ def read(results: Path) -> Iterator[CostProfile]:
             log.warning("profile %s is skipped: %s", path, " ".join(str(error).split())[:200])
 
 
+def newest(results: Path) -> list[CostProfile]:
+    """The profile that counts of each subject and class of machine."""
+    groups: dict[tuple[str, str], list[CostProfile]] = {}
+    for profile in read(results):
+        groups.setdefault((profile.key, machine(profile.environment)), []).append(profile)
+    return [found for group in groups.values() if (found := _newest(group)) is not None]
+
+
 def current(results: Path, subject: Subject, where: str) -> CostProfile | None:
     """The newest profile of a subject on one class of machine, ok ones first."""
     return _newest(p for p in read_folder(results, subject) if machine(p.environment) == where)
@@ -227,11 +235,7 @@ def frame(results: str | Path) -> pd.DataFrame:
     """Profiles as tidy rows: the newest of each subject and class of machine."""
     import pandas as pd
 
-    groups: dict[tuple[str, str], list[CostProfile]] = {}
-    for profile in read(Path(results)):
-        groups.setdefault((profile.key, machine(profile.environment)), []).append(profile)
-    chosen = [_newest(group) for group in groups.values()]
-    return pd.DataFrame([row(profile) for profile in chosen if profile is not None])
+    return pd.DataFrame([row(profile) for profile in newest(Path(results))])
 
 
 def row(profile: CostProfile) -> dict[str, Any]:

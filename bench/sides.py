@@ -6,11 +6,11 @@ import io
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import index
 from .errors import UsageError
@@ -27,12 +27,16 @@ Labels = Mapping[str, Mapping[str, list[int]]]  # task -> split -> label of each
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a comparison: a row of `facts.COLUMNS` for each place, and the stored predictions of a row."""
+    """One side of a comparison: a row of `facts.COLUMNS` for each place, and the stored predictions of a row.
+
+    `costs`: a row of `compare_costs.cost_facts` for each cost profile.
+    """
 
     name: str
     cells: pd.DataFrame
     arrays: Callable[[str], Arrays | None]  # by the row's `path`
     labels: Labels = field(default_factory=dict)
+    costs: Sequence[Mapping[str, Any]] = ()
 
 
 @contextmanager
@@ -57,6 +61,8 @@ def side(name: str, results: Path) -> Iterator[Side]:
 
 def folder_side(folder: Path, name: str) -> Side:
     """The current records of a results folder; tuning trials left out, of several settings of a place the newest."""
+    from . import profiling
+    from .compare_costs import cost_facts
     from .records import from_json
 
     store = Store(folder)
@@ -67,7 +73,7 @@ def folder_side(folder: Path, name: str) -> Side:
     def arrays(path: str) -> Arrays | None:
         return store.predictions(from_json((store.root / path).read_text(encoding="utf-8")))
 
-    return Side(name, newest, arrays)
+    return Side(name, newest, arrays, costs=[cost_facts(profile) for profile in profiling.newest(store.root)])
 
 
 def _unpack(revision: str, results: Path, target: Path) -> None:
