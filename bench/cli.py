@@ -114,6 +114,7 @@ def plan(
     seeds: Seeds = None,
     results: Results = Path("results"),
     existing: Existing = "failed",
+    budget: Budget = None,
     as_json: AsJson = False,
     plugin: Plugins = None,
 ) -> None:
@@ -131,6 +132,7 @@ def plan(
         results=results,
         existing=existing,
         plugins=plugin or (),
+        budget=budget,
     )
     print(_json(planned.as_dict()) if as_json else display.plan_text(planned))
 
@@ -146,6 +148,7 @@ def run(
     jobs: Jobs = None,
     timeout: Annotated[float | None, typer.Option(min=1, help="Longest time of a cell in seconds.")] = None,
     max_memory: Annotated[str | None, typer.Option(metavar="3GB", help="Memory that one cell may take.")] = None,
+    budget: Budget = None,
     as_json: AsJson = False,
     plugin: Plugins = None,
 ) -> int:
@@ -164,6 +167,7 @@ def run(
         display="none" if as_json else "auto",
         max_memory=max_memory,
         timeout=timeout,
+        budget=budget,
     )
     if as_json:
         print(_json([record.model_dump(mode="json") for record in outcome.records]))
