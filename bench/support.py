@@ -35,4 +35,5 @@ def unsupported_reason(
 
 def places_of(method: type[Method], config: Any) -> tuple[str, ...]:
     """Places of the backbone that a method needs; the head is none."""
-    return tuple(place for place in method.requires(config) if place != "head")
+    named = getattr(config, "named_places", ())
+    return (*(place for place in method.requires(config) if place != "head"), *named)

@@ -60,6 +60,11 @@ class TargetedConfig(GradientConfig):
 
     targets: str = Field(description="matrices: q, k, v, o, gate, up, down, attention, feedforward or all, joined by +")
 
+    @property
+    def named_places(self) -> tuple[str, ...]:
+        """Places that `targets` names one by one and that not every architecture has."""
+        return ("gate",) if "gate" in self.targets.split("+") else ()
+
     @field_validator("targets")
     @classmethod
     def _known(cls, value: str) -> str:

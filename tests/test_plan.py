@@ -228,3 +228,12 @@ def test_live_progress_shows_each_running_cell_and_what_it_does() -> None:
 def test_the_resume_command_can_be_pasted_into_a_shell() -> None:
     options = {"methods": "lora(r=16, targets=q+v),vpt", "tasks": "vtab", "protocol": None, "plugin": ["a b"]}
     assert resume_command(options) == "bench run --methods 'lora(r=16, targets=q+v),vpt' --tasks vtab --plugin 'a b'"
+
+
+def test_a_target_that_the_backbone_lacks_is_unsupported_before_anything_runs(tmp_path: Path) -> None:
+    planned = pa.plan(
+        ["lora(targets=gate)", "lora(targets=all)"], "smoke-text,smoke-lm", protocol="smoke", results=tmp_path
+    )
+    found = {(cell.method.name, cell.task.id): reason for cell, reason in planned.unsupported}
+    assert list(found) == [("lora(targets=gate)", "smoke-text")]
+    assert "no gate" in found["lora(targets=gate)", "smoke-text"]

@@ -169,6 +169,10 @@ def _any(check: Callable[[Tower], bool]) -> Callable[[Anatomy], bool]:
 PLACES: dict[str, tuple[Callable[[Anatomy], bool], str]] = {
     "attention": (_all(lambda t: all(b.attentions for b in t.blocks)), "it has no attention projections"),
     "feedforward": (_all(lambda t: bool(t.blocks)), "it has no feed-forward layers"),
+    "gate": (
+        _any(lambda t: any(b.feedforward.gate is not None for b in t.blocks)),
+        "its feed-forward layers have no gate",
+    ),
     "core": (
         _all(lambda t: all(a.core is not None for b in t.blocks for a in b.attentions)),
         "its attention core cannot be wrapped (no place for keys and values)",
