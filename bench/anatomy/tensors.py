@@ -16,7 +16,7 @@ Rows = slice | Tensor | None  # rows of dimension 0; an index tensor where they 
 
 
 class Shadow:
-    """Op around the module that owns a parameter: during the call, attribute `name` is a function of it.
+    """Op around the module that reads a parameter: during the call, attribute `name` of its owner is a function of it.
 
     The value shadows the parameter in the instance's `__dict__`, so parameter names, types and pickles stay as they
     are; `torch.func.functional_call` at the root would not survive checkpointing.
@@ -24,8 +24,8 @@ class Shadow:
 
     merge_rank = 0
 
-    def __init__(self, module: nn.Module, name: str) -> None:
-        self.module, self.name = module, name
+    def __init__(self, module: nn.Module, name: str, reader: nn.Module) -> None:
+        self.module, self.name, self.reader = module, name, reader
         self.functions: list[Callable[[Tensor], Tensor]] = []
         self.merged = False
 
@@ -84,10 +84,23 @@ def rows_index(rows: slice | Tensor, value: Tensor, dim: int = 0) -> Tensor:
 
 
 class TensorPlace:
-    """One parameter, or some rows of it. `name` is its name in the backbone (with the rows' place where sliced)."""
+    """One parameter, or some rows of it. `name` is its name in the backbone (with the rows' place where sliced).
 
-    def __init__(self, edits: Edits, module: nn.Module, attribute: str, name: str, rows: Rows = None) -> None:
+    `reader` is the module in whose call the parameter is read, the owner itself unless another one takes the parameter
+    without calling the owner.
+    """
+
+    def __init__(
+        self,
+        edits: Edits,
+        module: nn.Module,
+        attribute: str,
+        name: str,
+        rows: Rows = None,
+        reader: nn.Module | None = None,
+    ) -> None:
         self.edits, self.module, self.attribute, self.name, self.rows = edits, module, attribute, name, rows
+        self.reader = module if reader is None else reader
 
     @property
     def parameter(self) -> nn.Parameter:
@@ -126,8 +139,8 @@ class TensorPlace:
         return rows
 
     def reparam(self, function: Callable[[Tensor], Tensor]) -> Handle:
-        """Use `function(value)` in place of the value, whenever the owning module runs."""
-        shadow = shadow_of(self.module, self.attribute)
+        """Use `function(value)` in place of the value, whenever it is read."""
+        shadow = shadow_of(self.module, self.attribute, self.reader)
         entry = RowsOf(self.rows, function)
         if shadow.merged:
             raise RuntimeError(f"{self.name} is merged: remove the merge's handle before adding to it")
@@ -156,13 +169,13 @@ class _Instead:
         return self.value
 
 
-def shadow_of(module: nn.Module, attribute: str) -> Shadow:
+def shadow_of(module: nn.Module, attribute: str, reader: nn.Module) -> Shadow:
     """The module's shadow op for `attribute`, put in place on first use."""
     shadows = module.__dict__.setdefault("_atlas_shadows", {})
     if attribute not in shadows:
-        shadow = Shadow(module, attribute)
+        shadow = Shadow(module, attribute, reader)
         shadows[attribute] = shadow
-        around(module, shadow)
+        around(reader, shadow)
     return shadows[attribute]
 
 
@@ -170,7 +183,7 @@ def _unshadow(shadow: Shadow, entry: RowsOf) -> None:
     if entry in shadow.functions:
         shadow.functions.remove(entry)
     if not shadow.functions:
-        chain = shadow.module.__dict__.get("forward")
+        chain = shadow.reader.__dict__.get("forward")
         if isinstance(chain, Chain):
             chain.drop(shadow)
         shadows = shadow.module.__dict__.get("_atlas_shadows", {})

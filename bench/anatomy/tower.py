@@ -333,6 +333,7 @@ class Tower:
     special: int = 0  # tokens before the patches
     takes_prompt: bool = False
     is_causal: bool = False
+    readers: dict[nn.Module, nn.Module] = field(default_factory=dict)  # owners that are never called: who reads them
 
     def rename(self, name: str) -> None:
         """Give the tower and all its places another name: places of one model must not share names."""

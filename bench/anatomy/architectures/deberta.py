@@ -49,6 +49,7 @@ def tower(builder: Builder, stack: Any) -> Tower:
         embedding=builder.embedding(stack.embeddings.word_embeddings),
         other_ops=[builder.op(norm, width) for norm in before],
         takes_prompt=True,
+        readers={stack.encoder.rel_embeddings: stack.encoder} if stack.encoder.relative_attention else {},
     )
 
 
