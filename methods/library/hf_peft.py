@@ -19,7 +19,8 @@ import re
 import types
 import typing
 from collections.abc import Iterable
-from functools import cache, partial
+from functools import cache, partial, reduce
+from operator import or_
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -261,7 +262,8 @@ def _method_class(type_name: str) -> type[HFPeft]:
         if error.name != "peft":
             raise
         raise UsageError(f"{identifier} needs HF PEFT, which is not installed: {INSTALL}") from None
-    library = peft.PEFT_TYPE_TO_CONFIG_MAPPING.get(type_name)
+    known: dict[Any, Any] = peft.PEFT_TYPE_TO_CONFIG_MAPPING
+    library = known.get(type_name)
     if library is None:
         raise UsageError(f"HF PEFT {peft.__version__} has no type {type_name}; a newer one may: {INSTALL} --upgrade")
     fields: dict[str, Any] = {**_expressible(library)}
@@ -291,7 +293,7 @@ def _expressible(library: Any) -> dict[str, tuple[Any, Any]]:
         if isinstance(default, list | tuple | set):
             default = "+".join(map(str, default)) or None
         if isinstance(default, str | int | float | None):
-            found[field.name] = (typing.Union[(*_ordered(kinds), type(None))], default)
+            found[field.name] = (reduce(or_, [*_ordered(kinds), type(None)]), default)
     return found
 
 
