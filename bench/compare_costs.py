@@ -24,7 +24,8 @@ LEDGER = ("frozen_weights", "trained_weights", "gradients", "optimizer_state", "
 
 def cost_facts(profile: CostProfile) -> dict[str, Any]:
     """A profile as one flat row of plain values: what it is about, `exact` counts, and `times` (p10, median, p90)."""
-    subject, exact = profile.subject, {}
+    subject = profile.subject
+    exact: dict[str, int] = {}
     for ledger in profile.training:
         if ledger.form == "canonical":
             exact |= {f"ledger, {name.replace('_', ' ')}": getattr(ledger, name) for name in LEDGER}

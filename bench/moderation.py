@@ -41,10 +41,12 @@ def task_differences(tasks: Sequence[tuple[Seeds, Seeds]]) -> list[Difference]:
     """b - a on each task of a suite, in one metric, paired as `statistics.suite_difference` does."""
     found = _moderated(joined([two_sides(a, b) for a, b in tasks]))
     numbers = zip(found.mean, found.half_width(), found.p(), found.covers_seeds, strict=True)
-    return [
-        Difference(float(mean), *((None, None) if math.isnan(half) else (float(half), float(p))), 1, bool(covers))
-        for mean, half, p, covers in numbers
-    ]
+    return [_difference(float(mean), float(half), float(p), bool(covers)) for mean, half, p, covers in numbers]
+
+
+def _difference(mean: float, half: float, p: float, covers_seeds: bool) -> Difference:
+    known = not math.isnan(half)
+    return Difference(mean, half if known else None, p if known else None, 1, covers_seeds)
 
 
 def moderate(variances: np.ndarray, freedom: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -83,7 +85,7 @@ def _moderated(moments: Moments) -> Pooled:
     total = seed_parts.sum(-1) + np.maximum(item_parts, 0.0)
     spread = (seed_parts**2 / np.maximum(freedom, 1)).sum(-1) + item_parts**2 / np.maximum(moments.item_freedom, 1)
     found = np.divide(total**2, spread, out=np.ones_like(total), where=spread > 0)
-    return Pooled(moments.mean, total, found, several.any(-1))
+    return Pooled(moments.mean, total, found, np.asarray(several.any(-1)))
 
 
 def _trigamma_inverse(value: float) -> float:

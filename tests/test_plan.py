@@ -231,7 +231,7 @@ def test_the_resume_command_can_be_pasted_into_a_shell() -> None:
 
 
 def test_a_target_that_the_backbone_lacks_is_unsupported_before_anything_runs(tmp_path: Path) -> None:
-    planned = pa.plan(
+    planned = api.plan(
         ["lora(targets=gate)", "lora(targets=all)"], "smoke-text,smoke-lm", protocol="smoke", results=tmp_path
     )
     found = {(cell.method.name, cell.task.id): reason for cell, reason in planned.unsupported}
