@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 FAMILIES = ("vision", "text", "lm", "clip", "video", "diffusion")
 LAYERS = ("defaults", "family", "backbone", "task")
 BUDGET = "budget"  # the argument that every method takes
+MORE = "more"  # the field that a budget sets; it is shown where it is set
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def resolve(method_id: str, arguments: Mapping[str, Value], family: str, backbon
     values: dict[str, Any] = {}
     sources: dict[str, tuple[str, str]] = {}
     for name, info in known.items():
-        if not info.is_required():
+        if not info.is_required() and name != MORE:
             values[name] = info.get_default(call_default_factory=True)
             sources[name] = ("code", "default of the method's Config")
     choice = {"family": family, "backbone": backbone, "task": task}
@@ -112,7 +113,7 @@ def resolve(method_id: str, arguments: Mapping[str, Value], family: str, backbon
             sources[path[-1]] = (layer if layer == "defaults" else f"{layer} {path[2]}", leaf["source"])
     for name, value in without_budget(arguments).items():
         if name not in known:
-            near = did_you_mean(name, known) or f" It has {', '.join(known)}."
+            near = did_you_mean(name, known) or f" It has {', '.join(one for one in known if one != MORE)}."
             raise UsageError(f"{method_id} has no argument {name!r}.{near}")
         values[name] = value
         sources[name] = ("argument", "given in the name")

@@ -57,6 +57,7 @@ EVERYWHERE = {
     *("adapter-pfeiffer", "adapter-parallel", "bitfit", "dora", "full", "ia3", "linear", "ln-tuning", "lora", "oft"),
     *("fishmask", "prefix", "prompt-tuning", "ssf", "vpt"),
 }
+REPLACES = {"qlora"}  # quantised matrices stand in for the backbone's, whatever another method made of those
 ONE_OF_EACH = ("vit-layerscale", "bert", "llama", "t5")
 Case = tuple[str, dict[str, Any]]
 CASES: list[Case] = [(m, extra) for m in registry("methods").ids() for extra in ({}, *VARIANTS.get(m, []))]
@@ -441,7 +442,8 @@ def test_two_methods_leave_in_any_order(name: str, first_leaves: bool) -> None:
             other = attached(pair[staying], alone.model)
             other.load_shipped(methods[staying].shipped())
             assert torch.allclose(t.outputs(), alone.outputs(), atol=1e-5), (pair, "one left")
-            assert not torch.equal(both, t.outputs()), pair
+            if pair[1][0] not in REPLACES:
+                assert not torch.equal(both, t.outputs()), pair
         anatomies[staying].detach()
         assert torch.equal(t.outputs(), backbone), pair
         assert same_bits(bits(t.model), before), pair
