@@ -93,8 +93,8 @@ def quality(ok: pd.DataFrame, both: pd.DataFrame, a: Side, b: Side) -> tuple[lis
 def _groups(scored: pd.DataFrame, a: Side, b: Side) -> tuple[pd.DataFrame, Moments]:
     """A row for each group, and the moments of b - a with one axis of groups."""
     difference = scored["value_b"] - scored["value_a"]
-    moved = difference.ne(0) | scored["predictions_a"].ne(scored["predictions_b"]).fillna(True)
     stored = scored["predictions_a"].notna() & scored["predictions_b"].notna()
+    moved = difference.ne(0) | (stored & scored["predictions_a"].ne(scored["predictions_b"]).fillna(True))
     rows = scored.assign(difference=difference, moved=moved, stored=stored)
     grouped = rows.groupby(GROUP, sort=True)
     groups = grouped.agg(

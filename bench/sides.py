@@ -63,15 +63,17 @@ def folder_side(folder: Path, name: str) -> Side:
     """The current records of a results folder; tuning trials left out, of several settings of a place the newest."""
     from . import profiling
     from .compare_costs import cost_facts
-    from .records import from_json
 
     store = Store(folder)
     rows = index.current(store.root, COLUMNS)
     results = rows[~rows["selection"].eq(True)].sort_values("finished", kind="stable")
     newest = results.drop_duplicates(PLACE, keep="last").sort_values(PLACE).reset_index(drop=True)
 
+    stored = newest[newest["predictions"].notna()]
+    digests = dict(zip(stored["path"], stored["predictions"], strict=True))
+
     def arrays(path: str) -> Arrays | None:
-        return store.predictions(from_json((store.root / path).read_text(encoding="utf-8")))
+        return store.arrays((store.root / path).with_suffix(".npz"), digests[path]) if path in digests else None
 
     return Side(name, newest, arrays, costs=[cost_facts(profile) for profile in profiling.newest(store.root)])
 

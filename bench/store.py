@@ -77,17 +77,20 @@ class Store:
 
     def predictions(self, record: Record) -> dict[str, np.ndarray] | None:
         """Arrays of a record's predictions; None (with a warning) where the file is missing or not the record's."""
-        import numpy as np
-
         if record.predictions is None:
             return None
-        path = self.root / record.cell.folder / record.predictions.file
+        return self.arrays(self.root / record.cell.folder / record.predictions.file, record.predictions.sha256)
+
+    def arrays(self, path: Path, sha256: str) -> dict[str, np.ndarray] | None:
+        """Arrays of a predictions file; None (with a warning) where it is missing or has another hash."""
+        import numpy as np
+
         try:
             content = path.read_bytes()
         except OSError as error:
             log.warning("predictions %s cannot be read: %s", path, error.strerror)
             return None
-        if hashlib.sha256(content).hexdigest() != record.predictions.sha256:
+        if hashlib.sha256(content).hexdigest() != sha256:
             log.warning("predictions %s are not the ones of the record; skipped", path)
             return None
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
