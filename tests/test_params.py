@@ -232,7 +232,7 @@ def test_text_shows_each_number_and_tensors_on_request():
         ("lora(rank=8)", "gpt2", None, UsageError, "has no argument 'rank'"),
         ("lora(r=-1)", "gpt2", None, UsageError, "r must be greater than 0"),
         ("lora(r=769)", "gpt2", None, UsageError, "is above the rank of text.blocks.0.attention.q, 768"),
-        ("lora(targets=gate)", "gpt2", None, UsageError, "name no matrix"),
+        ("lora(targets=gate)", "gpt2", None, UnsupportedError, "have no gate"),
         ("lora,full", "gpt2", None, UsageError, "one name was expected"),
         ("lora", "gpt2", 0, UsageError, "classes must be at least 1"),
         (f"prefix(projection=false, tokens={10**15})", "gpt2", None, UsageError, "cannot be made"),

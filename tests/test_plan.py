@@ -162,7 +162,7 @@ def test_a_loss_that_explodes_is_a_nan_record_and_the_command_that_resumes_is_sh
 @pytest.mark.parametrize(
     ("methods", "tasks", "message"),
     [
-        ("lore", "smoke", "unknown method 'lore'. Did you mean lora?"),
+        ("lore", "smoke", "unknown method 'lore'. Did you mean lora"),
         ("lora", "smoke-visio", "unknown task or suite 'smoke-visio'"),
         ("lora(rank=2)", "smoke", "lora has no argument 'rank'"),
         ("lora(r=0)", "smoke", "lora(r=0): r must be greater than 0"),
