@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # Largest relative difference that another rounding may make, in the first `TRACE` losses and in smooth metrics. Between
-# instruction sets (SSE, AVX2, AVX-512) it was 1.9e-7 in 54 cells of the smoke protocol.
+# instruction sets (SSE and AVX-512) it was 1.9e-7 in 52 cells of the smoke protocol.
 ROUNDING = 1e-5
 SMOOTH = ("nll", "bits_per_byte")  # metrics that do not jump when an item near the border changes sides
 ITEM_MEANS = ("accuracy", "bits_per_byte")  # metrics that are the mean of what is stored for each item

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .pairwise import pair_moments, pair_places
+from .records import from_json
 from .statistics import Pooled, holm, joined, moments_of, pooled
 
 if TYPE_CHECKING:
@@ -73,10 +74,10 @@ class _Suite:
 
 def stored_items(store: Store) -> Items:
     """Values of a results folder, by the paths of its frame."""
-    records = {path.relative_to(store.root).as_posix(): record for path, record in store.read()}
 
     def items(path: str) -> np.ndarray | None:
-        arrays = store.predictions(records[path]) if path in records else None
+        record = from_json((store.root / path).read_text(encoding="utf-8"))
+        arrays = store.predictions(record)
         return None if arrays is None else arrays.get("per_item")
 
     return items
