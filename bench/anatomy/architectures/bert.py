@@ -9,7 +9,7 @@ from ..attention import transformers_core
 from ..builder import Builder
 from ..tokens import Tokens, Widening, same_output, widen_mask
 from ..tower import Tower
-from .block import Parts, block
+from .block import Parts, blocks
 
 
 def widen(
@@ -30,10 +30,7 @@ def tower(builder: Builder, stack: Any) -> Tower:
         name="text",
         module=stack,
         width=width,
-        blocks=[
-            block(builder, f"text.blocks.{i}", i, module, width, _parts(builder, module, config))
-            for i, module in enumerate(modules)
-        ],
+        blocks=blocks(builder, "text", modules, width, partial(_parts, builder, config=config)),
         tokens=Tokens(builder.edits, modules, width, 0, Widening(partial(widen, bool(config.is_decoder)), same_output)),
         output=None,
         embedding=builder.embedding(stack.embeddings.word_embeddings),

@@ -5,6 +5,7 @@ An architecture file names the modules in a `Parts`; the places that follow from
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,16 @@ class Parts:
     flat_feedforward: bool = False  # its modules see tokens as rows, (B * L, width)
     norm_offset: float = 0.0  # the norms multiply by weight + offset
     outputs: int = 2  # the attention returns so many values
+
+
+def blocks(
+    builder: Builder, tower: str, modules: Sequence[Any], width: int, parts_of: Callable[[Any], Parts], **facts: Any
+) -> list[Block]:
+    """All blocks of the tower of this name, whose modules have the parts `parts_of(module)`."""
+    return [
+        block(builder, f"{tower}.blocks.{i}", i, module, width, parts_of(module), **facts)
+        for i, module in enumerate(modules)
+    ]
 
 
 def block(builder: Builder, name: str, index: int, module: Any, width: int, parts: Parts, **facts: Any) -> Block:

@@ -10,7 +10,7 @@ from ..builder import Builder
 from ..tokens import Tokens, Widening, same_output
 from ..tower import Tower
 from .bert import widen
-from .block import Parts, block
+from .block import Parts, blocks
 
 
 def tower(builder: Builder, stack: Any) -> Tower:
@@ -25,10 +25,7 @@ def tower(builder: Builder, stack: Any) -> Tower:
         name=name,
         module=stack,
         width=width,
-        blocks=[
-            block(builder, f"{name}.blocks.{i}", i, module, width, _parts(builder, module, config, not is_vision))
-            for i, module in enumerate(modules)
-        ],
+        blocks=blocks(builder, name, modules, width, partial(_parts, builder, config=config, causal=not is_vision)),
         tokens=tokens,
         output=builder.op(stack.post_layernorm if is_vision else stack.final_layer_norm, width),
         embedding=None if is_vision else builder.embedding(stack.embeddings.token_embedding),

@@ -15,7 +15,7 @@ from ..builder import Builder
 from ..sublayer import first_of_tuple
 from ..tokens import Tokens, Widening, same_output
 from ..tower import Tower
-from .block import Parts, block
+from .block import Parts, blocks
 
 
 def _widen(args: tuple[Any, ...], kwargs: dict[str, Any], n: int, at: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -32,18 +32,7 @@ def tower(builder: Builder, stack: Any) -> Tower:
         name="text",
         module=stack,
         width=width,
-        blocks=[
-            block(
-                builder,
-                f"text.blocks.{i}",
-                i,
-                module,
-                width,
-                _parts(builder, module),
-                skipped=partial(first_of_tuple, 2),
-            )
-            for i, module in enumerate(modules)
-        ],
+        blocks=blocks(builder, "text", modules, width, partial(_parts, builder), skipped=partial(first_of_tuple, 2)),
         tokens=Tokens(builder.edits, modules, width, 0, Widening(_widen, same_output), available=False),
         output=None,
         embedding=builder.embedding(stack.embeddings.word_embeddings),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from ..attention import transformers_core
 from ..builder import Builder
 from ..tokens import Tokens, Widening, same_output, widen_mask
 from ..tower import Tower
-from .block import Parts, block
+from .block import Parts, blocks
 
 
 def _widen(args: tuple[Any, ...], kwargs: dict[str, Any], n: int, at: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -30,10 +31,7 @@ def tower(builder: Builder, stack: Any) -> Tower:
         name="text",
         module=stack,
         width=width,
-        blocks=[
-            block(builder, f"text.blocks.{i}", i, module, width, _parts(builder, module, config))
-            for i, module in enumerate(modules)
-        ],
+        blocks=blocks(builder, "text", modules, width, partial(_parts, builder, config=config)),
         tokens=Tokens(builder.edits, modules, width, 0, Widening(_widen, same_output)),
         output=builder.op(stack.ln_f, width),
         embedding=builder.embedding(stack.wte),

@@ -6,13 +6,14 @@ together: the residual stream of the feed-forward is the block's input, without 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from ..attention import transformers_core
 from ..builder import Builder
 from ..tokens import Tokens, Widening, same_output
 from ..tower import Tower
-from .block import Parts, block
+from .block import Parts, blocks
 from .llama import widen
 
 
@@ -25,10 +26,7 @@ def tower(builder: Builder, stack: Any) -> Tower:
         name="text",
         module=stack,
         width=width,
-        blocks=[
-            block(builder, f"text.blocks.{i}", i, module, width, _parts(builder, module, config))
-            for i, module in enumerate(modules)
-        ],
+        blocks=blocks(builder, "text", modules, width, partial(_parts, builder, config=config)),
         tokens=Tokens(builder.edits, modules, width, 0, Widening(widen, same_output)),
         output=builder.op(stack.final_layer_norm, width),
         embedding=builder.embedding(stack.embed_in),

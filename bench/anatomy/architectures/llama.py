@@ -4,6 +4,7 @@ feed-forward."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from ..attention import transformers_core
 from ..builder import Builder
 from ..tokens import Tokens, Widening, same_output, widen_mask
 from ..tower import Tower
-from .block import Parts, block
+from .block import Parts, blocks
 
 
 def widen(args: tuple[Any, ...], kwargs: dict[str, Any], n: int, at: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -38,7 +39,7 @@ def tower(builder: Builder, stack: Any) -> Tower:
     return decoder(builder, stack, parts)
 
 
-def decoder(builder: Builder, stack: Any, parts_of: Callable[[Builder, Any, Any], Parts], offset: float = 0.0) -> Tower:
+def decoder(builder: Builder, stack: Any, parts_of: Callable[..., Parts], offset: float = 0.0) -> Tower:
     """A stack with Llama's names, whose blocks have the parts `parts_of(builder, module, config)`.
 
     `offset` is what the final norm adds to its weight.
@@ -50,10 +51,7 @@ def decoder(builder: Builder, stack: Any, parts_of: Callable[[Builder, Any, Any]
         name="text",
         module=stack,
         width=width,
-        blocks=[
-            block(builder, f"text.blocks.{i}", i, module, width, parts_of(builder, module, config))
-            for i, module in enumerate(modules)
-        ],
+        blocks=blocks(builder, "text", modules, width, partial(parts_of, builder, config=config)),
         tokens=Tokens(builder.edits, modules, width, 0, Widening(widen, same_output), available=causal),
         output=builder.op(stack.norm, width, offset=offset),
         embedding=builder.embedding(stack.embed_tokens),

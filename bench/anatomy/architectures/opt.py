@@ -6,6 +6,7 @@ blocks (OPT-350m, 512 and 1,024), a prompt has the width of the embedding: it is
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from ..attention import transformers_core
@@ -13,7 +14,7 @@ from ..builder import Builder
 from ..tokens import Tokens, Widening, same_output
 from ..tower import Tower
 from .bert import widen
-from .block import Parts, block
+from .block import Parts, blocks
 
 
 def _widen(args: tuple[Any, ...], kwargs: dict[str, Any], n: int, at: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -31,10 +32,7 @@ def tower(builder: Builder, stack: Any) -> Tower:
         name="text",
         module=stack,
         width=width,
-        blocks=[
-            block(builder, f"text.blocks.{i}", i, module, width, _parts(builder, module, config))
-            for i, module in enumerate(modules)
-        ],
+        blocks=blocks(builder, "text", modules, width, partial(_parts, builder, config=config)),
         tokens=Tokens(builder.edits, modules, width, 0, Widening(_widen, same_output)),
         output=None if final is None else builder.op(final, width),
         embedding=builder.embedding(stack.embed_tokens),
