@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .environment import machine_class
 from .findings import Finding
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def cost_facts(profile: CostProfile) -> dict[str, Any]:
         "key": profile.key,
         "status": profile.status,
         "torch": where.versions.get("torch"),
-        "machine": f"{where.device}, {where.cpu}, {where.cores} cores",
+        "machine": machine_class(where),
         "exact": exact,
         "times": _relative_times(profile),
     }
@@ -78,7 +79,7 @@ def _compared(row: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Find
         declared = row["method_version"] != after["method_version"]
         for name in sorted(row["exact"].keys() | after["exact"].keys()):
             yield from _count(name, row["exact"].get(name), after["exact"].get(name), declared, place)
-    if row["machine"] == after["machine"] and row["torch"] == after["torch"]:
+    if row["machine"] == after["machine"]:
         for name in row["times"].keys() & after["times"].keys():
             yield from _time(name, row["times"][name], after["times"][name], place)
 

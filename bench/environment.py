@@ -40,6 +40,11 @@ def environment(threads: int, jobs: int) -> Environment:
     )
 
 
+def machine_class(where: Environment) -> str:
+    """The class of machine of an environment: times are compared within one class only."""
+    return f"{where.device}, {where.cpu}, {where.cores} cores, torch {where.versions.get('torch', '?')}"
+
+
 def cores() -> int:
     """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):

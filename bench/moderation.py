@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .statistics import Difference, Estimate, Moments, Pooled, Seeds, joined, moments_of, two_sides
+from .statistics import Difference, Estimate, Moments, Pooled, Seeds, difference, joined, moments_of, two_sides
 
 FEWEST_TASKS = 4  # fewer say too little about the spread of variances
 FLOOR = 1e-3  # of the median: the least variance, where all seeds happen to agree
@@ -41,12 +41,7 @@ def task_differences(tasks: Sequence[tuple[Seeds, Seeds]]) -> list[Difference]:
     """b - a on each task of a suite, in one metric, paired as `statistics.suite_difference` does."""
     found = _moderated(joined([two_sides(a, b) for a, b in tasks]))
     numbers = zip(found.mean, found.half_width(), found.p(), found.covers_seeds, strict=True)
-    return [_difference(float(mean), float(half), float(p), bool(covers)) for mean, half, p, covers in numbers]
-
-
-def _difference(mean: float, half: float, p: float, covers_seeds: bool) -> Difference:
-    known = not math.isnan(half)
-    return Difference(mean, half if known else None, p if known else None, 1, covers_seeds)
+    return [difference(float(mean), float(half), float(p), 1, bool(covers)) for mean, half, p, covers in numbers]
 
 
 def moderate(variances: np.ndarray, freedom: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

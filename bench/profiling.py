@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING, Any
 from . import processes
 from .child import utc
 from .costs import CostProfile, Subject, from_json, to_json
-from .environment import environment
+from .environment import environment, machine_class
 from .faults import report_of, status_of
-from .records import Environment
 from .registry import registry
 from .store import Store, StoreError, publish
 from .text_table import text_table
@@ -73,7 +72,7 @@ def subjects(protocol: Protocol, cells: Iterable[Cell]) -> list[Subject]:
 
 def plan_profiles(planned: Plan, results: Path, *, again: bool = False) -> ProfilePlan:
     """Sort a plan's subjects by what the results folder holds; `again` measures all of them anew."""
-    here = machine(environment(planned.protocol.threads, 1))
+    here = machine_class(environment(planned.protocol.threads, 1))
     run, cached = [], []
     cells = sorted(planned.cells, key=lambda cell: planned.methods.index(cell.method.name))
     for subject in subjects(planned.protocol, cells):
@@ -168,17 +167,12 @@ def load_average() -> float | None:
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
-def machine(where: Environment) -> str:
-    """The class of machine of an environment: times are compared within one class only."""
-    return f"{where.device}, {where.cpu}, {where.cores} cores, torch {where.versions.get('torch', '?')}"
-
-
 # keeping -----------------------------------------------------------------------------------------------------------
 
 
-def read(results: Path) -> Iterator[CostProfile]:
-    """Every readable profile of a results folder; others are named in a warning."""
-    for path in sorted(results.glob("profiles/*/*/*/profile-*.json")):
+def read(results: Path, folder: str = "profiles/*/*/*") -> Iterator[CostProfile]:
+    """Every readable profile of a results folder, or of one folder in it; others are named in a warning."""
+    for path in sorted(results.glob(f"{folder}/profile-*.json")):
         try:
             yield from_json(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -189,22 +183,13 @@ def newest(results: Path) -> list[CostProfile]:
     """The profile that counts of each subject and class of machine."""
     groups: dict[tuple[str, str], list[CostProfile]] = {}
     for profile in read(results):
-        groups.setdefault((profile.key, machine(profile.environment)), []).append(profile)
+        groups.setdefault((profile.key, machine_class(profile.environment)), []).append(profile)
     return [found for group in groups.values() if (found := _newest(group)) is not None]
 
 
 def current(results: Path, subject: Subject, where: str) -> CostProfile | None:
     """The newest profile of a subject on one class of machine, ok ones first."""
-    return _newest(p for p in read_folder(results, subject) if machine(p.environment) == where)
-
-
-def read_folder(results: Path, subject: Subject) -> Iterator[CostProfile]:
-    """The readable profiles of one subject."""
-    for path in sorted((results / subject.folder).glob("profile-*.json")):
-        try:
-            yield from_json(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            log.warning("profile %s is skipped: %s", path, " ".join(str(error).split())[:200])
+    return _newest(p for p in read(results, str(subject.folder)) if machine_class(p.environment) == where)
 
 
 def write(results: Path, profile: CostProfile) -> Path:
@@ -252,7 +237,7 @@ def row(profile: CostProfile) -> dict[str, Any]:
         "method_name": subject.method.name,
         "backbone": subject.backbone.id,
         "family": subject.family,
-        "machine": machine(profile.environment),
+        "machine": machine_class(profile.environment),
         "status": profile.status,
         "trainable_parameters": profile.parameters.adapter if profile.parameters else None,
         "ledger_activations": training.activations if training else None,
@@ -286,17 +271,16 @@ def table(profiles: Sequence[CostProfile]) -> str:
     """Profiles as text, one block for each backbone and class of machine."""
     groups: dict[tuple[str, str], list[CostProfile]] = {}
     for profile in profiles:
-        groups.setdefault((profile.subject.backbone.id, machine(profile.environment)), []).append(profile)
+        groups.setdefault((profile.subject.backbone.id, machine_class(profile.environment)), []).append(profile)
     return "\n\n".join(_block(*group, found) for group, found in groups.items())
 
 
 def _block(backbone: str, where: str, profiles: Sequence[CostProfile]) -> str:
     head = ["method", "trainable", "saved MiB", "peak MiB", "RSS MiB", "GFLOP/step", "step ms", "b1 ms", "b1 merged"]
     head += ["b32 ms", "b32 merged", "file kB"]
-    columns = zip(*map(_line, profiles), strict=True)
-    widths = [max(map(len, column)) for column in columns]
-    rows = [[name, *(n.rjust(w) for n, w in zip(numbers, widths[1:], strict=True))]
-            for name, *numbers in map(_line, profiles)]  # fmt: skip
+    lines = [_line(profile) for profile in profiles]
+    _, *widths = (max(map(len, column)) for column in zip(*lines, strict=True))
+    rows = [[name, *(n.rjust(w) for n, w in zip(numbers, widths, strict=True))] for name, *numbers in lines]
     first = profiles[0].subject
     notes = [
         f"{backbone}, batch {first.batch}, {first.dtype}, {first.threads} thread(s); {where}",

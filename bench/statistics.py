@@ -117,10 +117,13 @@ def suite_difference(tasks: Sequence[tuple[Seeds, Seeds]], weights: Sequence[flo
     """
     found = pooled(joined([two_sides(a, b) for a, b in tasks]), weights)
     half, p = float(found.half_width()), float(found.p())
+    return difference(float(found.mean), half, p, len(tasks), bool(found.covers_seeds))
+
+
+def difference(mean: float, half: float, p: float, tasks: int, covers_seeds: bool) -> Difference:
+    """From figures of `Pooled`, where nan says that there is too little to tell."""
     known = not math.isnan(half)
-    return Difference(
-        float(found.mean), half if known else None, p if known else None, len(tasks), bool(found.covers_seeds)
-    )
+    return Difference(mean, half if known else None, p if known else None, tasks, covers_seeds)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
