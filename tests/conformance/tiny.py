@@ -1,22 +1,26 @@
-"""Tiny random models of every architecture that the anatomy knows: width 32, two blocks, weights of order one.
-
-The libraries initialise so near zero that mistakes vanish in rounding; here every tensor is drawn anew. All inputs
-come in two forms: with padding in the second row, and without a mask.
-"""
+"""The tiny models of `bench.conformance`, and what their libraries' documentation says of them."""
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass
-from functools import cache
-from typing import Any
+from peft_atlas.bench.conformance.tiny import (
+    BLOCKS,
+    LENGTH,
+    NAMES,
+    TEXT,
+    VOCABULARY,
+    WIDTH,
+    Tiny,
+    outputs,
+    redraw,
+    tiny,
+    tiny_on_meta,
+)
 
-import torch
-from torch import Tensor, nn
+__all__ = [
+    *("BLOCKS", "LACKS", "LENGTH", "NAMES", "PADDED", "VOCABULARY", "WIDTH"),
+    *("Tiny", "outputs", "redraw", "tiny", "tiny_on_meta"),
+]
 
-WIDTH, BLOCKS, LENGTH, VOCABULARY = 32, 2, 7, 64
-TEXT = ("bert", "roberta", "llama", "gpt2", "t5", "clip-text", "bloom", "deberta", "opt", "gemma2")
-NAMES = ("vit", "vit-layerscale", "clip-vision", *TEXT)
 PADDED = TEXT
 LACKS = {  # places that an architecture does not have, as its own documentation has it
     "vit": {"prompt", "embedding"},
@@ -33,147 +37,3 @@ LACKS = {  # places that an architecture does not have, as its own documentation
     "opt": {"grid"},
     "gemma2": {"biases", "grid"},
 }
-
-
-@dataclass
-class Tiny:
-    """A model in evaluation mode, and inputs for it."""
-
-    name: str
-    model: nn.Module
-    inputs: dict[str, Any]
-
-    def outputs(self) -> Tensor:
-        """Everything the model returns, flattened."""
-        return outputs(self.model, self.inputs)
-
-
-def outputs(model: nn.Module, inputs: dict[str, Any]) -> Tensor:
-    """All floating outputs (hidden states, pooled vector, logits, encoder states) as one vector."""
-    result: Any = model(**inputs)
-    if isinstance(result, Tensor):
-        return result.flatten()
-    names = ("last_hidden_state", "pooler_output", "logits", "encoder_last_hidden_state")
-    found = [getattr(result, name, None) for name in names]
-    return torch.cat([value.flatten() for value in found if value is not None])
-
-
-def tiny(name: str, *, padded: bool = True, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tiny:
-    """The model called `name` and its inputs; the same seed gives the same bits."""
-    model, inputs = copy.deepcopy(_drawn(name, padded, seed))
-    return Tiny(name, model.to(dtype), {key: _cast(value, dtype) for key, value in inputs.items()})
-
-
-def tiny_on_meta(name: str) -> nn.Module:
-    """The same architecture without values."""
-    with torch.device("meta"):
-        return _model(name)
-
-
-@cache
-def _drawn(name: str, padded: bool, seed: int) -> tuple[nn.Module, dict[str, Any]]:
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = _model(name)
-            redraw(model)
-            # frozen, because torch chooses another attention kernel where T5's position bias wants a gradient
-            return model.eval().requires_grad_(False), _inputs(name, padded)
-    finally:
-        torch.set_default_dtype(default)
-
-
-def _cast(value: Any, dtype: torch.dtype) -> Any:
-    return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
-
-
-@torch.no_grad()
-def redraw(model: nn.Module) -> None:
-    """New values of order one for all parameters."""
-    for name, parameter in model.named_parameters():
-        if parameter.dim() > 1:
-            parameter.normal_(std=0.25)
-        elif name.endswith("bias"):
-            parameter.normal_(std=0.1)
-        else:  # norm weights and layer scales
-            parameter.normal_(mean=1.0, std=0.1)
-
-
-def _model(name: str) -> nn.Module:
-    if name.startswith("vit"):
-        from timm.models.vision_transformer import VisionTransformer
-
-        scale = 0.1 if name == "vit-layerscale" else None
-        return VisionTransformer(
-            img_size=28, patch_size=14, embed_dim=WIDTH, depth=BLOCKS, num_heads=2, num_classes=0, init_values=scale
-        )
-    import transformers as hf
-
-    common = {"vocab_size": VOCABULARY, "hidden_size": WIDTH, "num_hidden_layers": BLOCKS, "intermediate_size": 64}
-    plain = {**common, "num_attention_heads": 2}
-    no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    if name == "bert":
-        return hf.BertModel(hf.BertConfig(**plain, **no_dropout, max_position_embeddings=64))
-    if name == "roberta":
-        return hf.RobertaModel(hf.RobertaConfig(**plain, **no_dropout, max_position_embeddings=64))
-    if name == "llama":
-        return hf.LlamaForCausalLM(hf.LlamaConfig(**common, num_attention_heads=4, num_key_value_heads=2))
-    if name == "gpt2":
-        zero = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-        config = hf.GPT2Config(
-            vocab_size=VOCABULARY, n_embd=WIDTH, n_layer=BLOCKS, n_head=2, n_positions=64,
-            bos_token_id=1, eos_token_id=2, **zero,
-        )  # fmt: skip
-        return hf.GPT2LMHeadModel(config)
-    if name == "t5":
-        sizes = {"d_model": WIDTH, "d_kv": 16, "d_ff": 64, "num_layers": BLOCKS, "num_heads": 2}
-        rest = {"vocab_size": VOCABULARY, "dropout_rate": 0.0, "decoder_start_token_id": 0}
-        return hf.T5ForConditionalGeneration(hf.T5Config(**sizes, **rest))
-    if name == "clip-vision":
-        sizes = {key: value for key, value in plain.items() if key != "vocab_size"}
-        return hf.CLIPVisionModel(hf.CLIPVisionConfig(**sizes, image_size=28, patch_size=14))
-    if name == "clip-text":
-        return hf.CLIPTextModel(hf.CLIPTextConfig(**plain, max_position_embeddings=32, eos_token_id=63))
-    if name == "bloom":
-        sizes = {"vocab_size": VOCABULARY, "hidden_size": WIDTH, "n_layer": BLOCKS, "n_head": 2}
-        return hf.BloomForCausalLM(hf.BloomConfig(**sizes, hidden_dropout=0.0, attention_dropout=0.0))
-    if name == "deberta":  # as v3 is
-        positions = {"relative_attention": True, "position_buckets": 4, "max_position_embeddings": 16}
-        shared = {"share_att_key": True, "pos_att_type": ["p2c", "c2p"], "norm_rel_ebd": "layer_norm"}
-        return hf.DebertaV2Model(
-            hf.DebertaV2Config(**plain, **no_dropout, **positions, **shared, position_biased_input=False)
-        )
-    if name == "opt":
-        sizes = {key: value for key, value in plain.items() if key != "intermediate_size"}
-        return hf.OPTForCausalLM(
-            hf.OPTConfig(**sizes, ffn_dim=64, word_embed_proj_dim=WIDTH, max_position_embeddings=64, dropout=0.0)
-        )
-    if name == "gemma2":  # a window shorter than the text, scores near their bound
-        heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "query_pre_attn_scalar": 16}
-        return hf.Gemma2ForCausalLM(
-            hf.Gemma2Config(**common, **heads, sliding_window=4, attn_logit_softcapping=2.0, max_position_embeddings=64)
-        )
-    raise ValueError(name)
-
-
-def _inputs(name: str, padded: bool) -> dict[str, Any]:
-    images = torch.randn(2, 3, 28, 28)
-    ids = torch.randint(5, VOCABULARY - 2, (2, LENGTH))
-    if name.startswith("vit"):
-        return {"x": images}
-    if name == "clip-vision":
-        return {"pixel_values": images}
-    text: dict[str, Any] = {"input_ids": ids}
-    ids[:, -1] = 63  # CLIP pools at this token
-    if padded:
-        mask = torch.ones_like(ids)
-        mask[1, 5:] = 0
-        ids[1, 4:] = torch.tensor([63, 1, 1])
-        text["attention_mask"] = mask
-    if name == "t5":
-        text["decoder_input_ids"] = ids[:, :4].clone()
-    if name in ("llama", "gpt2", "t5", "bloom", "opt", "gemma2"):
-        text["use_cache"] = False
-    return text
