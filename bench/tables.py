@@ -69,14 +69,14 @@ def result_table(plan: Plan, store: Store) -> ResultTable:
     places = {*by_place, *impossible}
     methods = [name for name in plan.methods if any((name, task) in places for task in plan.tasks)]
     entries = {
-        (name, task): _entry(
+        (name, task): entry_of(
             [records[cell.key] for cell in by_place.get((name, task), [])], store, (name, task) in impossible
         )
         for name in methods
         for task in plan.tasks
     }
     for name in methods:
-        entries |= _with_intervals({place: entry for place, entry in entries.items() if place[0] == name})
+        entries |= with_intervals({place: entry for place, entry in entries.items() if place[0] == name})
     columns = [(task, [str(entries[name, task]) for name in methods]) for task in plan.tasks]
     columns += _suite_means(plan, methods, entries)
     columns += _parameter_columns(plan, methods, records)
@@ -84,7 +84,8 @@ def result_table(plan: Plan, store: Store) -> ResultTable:
     return ResultTable(methods, [(title, _aligned(values)) for title, values in columns], notes)
 
 
-def _entry(found: Sequence[Record | None], store: Store, impossible: bool) -> Entry:
+def entry_of(found: Sequence[Record | None], store: Store, impossible: bool = False) -> Entry:
+    """One method on one task from the records of its seeds; None for a seed without one. See `with_intervals`."""
     if impossible:
         return Entry(None, None, 0, 0, "unsupported")
     good = [record for record in found if record is not None and record.primary is not None and record.status == "ok"]
@@ -111,7 +112,7 @@ def _estimate(records: Sequence[Record], store: Store) -> tuple[Estimate, Seeds]
     return Estimate(factor * mean, None), [factor * scale * item for item in items]
 
 
-def _with_intervals(row: Mapping[tuple[str, str], Entry]) -> dict[tuple[str, str], Entry]:
+def with_intervals(row: Mapping[tuple[str, str], Entry]) -> dict[tuple[str, str], Entry]:
     """One method's entries with the intervals that its tasks of one metric give together, see `moderation`."""
     found = dict(row)
     for metric in {entry.metric for entry in row.values()}:
