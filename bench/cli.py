@@ -207,6 +207,23 @@ def params(
 
 
 @app.command()
+def validate(
+    name: Annotated[str, typer.Argument(metavar="NAME", help='A method, such as lora or "lora(r=2)".')],
+    as_json: AsJson = False,
+    plugin: Plugins = None,
+) -> int:
+    """Check a method on a tiny random model of every architecture that it fits.
+
+    These are the checks that every method of this package passes: start, gradients, training, merge, shipped file, ...
+    Exit code 1 when one fails.
+    """
+    from .conformance import report
+
+    _use(plugin)
+    return report.command(name, as_json)
+
+
+@app.command()
 def tune(
     methods: Methods,
     families: Annotated[

@@ -93,6 +93,11 @@ class Method(nn.Module):
         """Places that must exist, as queries of `Anatomy.missing` ("blocks.attention.q", "blocks.norms.bias" ...)."""
         return ()
 
+    @classmethod
+    def closed_form(cls, config: Any, anatomy: Anatomy) -> int | None:
+        """The trainable count by the docstring's formula, for `bench validate` to compare; None where not given."""
+        return None
+
     def attach(self, anatomy: Anatomy) -> None:
         """Create parameters and add ops to the anatomy's places. Must work on the meta device: read no values."""
         raise NotImplementedError

@@ -17,6 +17,10 @@ from torch import Tensor, nn
 WIDTH, BLOCKS, LENGTH, VOCABULARY = 32, 2, 7, 64
 TEXT = ("bert", "roberta", "llama", "gpt2", "t5", "clip-text", "bloom", "deberta", "opt", "gemma2")
 NAMES = ("vit", "vit-layerscale", "clip-vision", *TEXT)
+FAMILIES = {
+    "vision": ("vit", "vit-layerscale", "clip-vision"),
+    "lm": ("llama", "gpt2", "bloom", "opt", "gemma2"),
+}  # the others are of the family text
 
 
 @dataclass
@@ -40,6 +44,11 @@ def outputs(model: nn.Module, inputs: dict[str, Any]) -> Tensor:
     names = ("last_hidden_state", "pooler_output", "logits", "encoder_last_hidden_state")
     found = [getattr(result, name, None) for name in names]
     return torch.cat([value.flatten() for value in found if value is not None])
+
+
+def family_of(name: str) -> str:
+    """The layer of recipes that fits the model called `name`."""
+    return next((family for family, names in FAMILIES.items() if name in names), "text")
 
 
 def tiny(name: str, *, padded: bool = True, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tiny:

@@ -5,22 +5,22 @@ A new method is tested by being registered; the one thing it must add here is th
 
 from __future__ import annotations
 
-import copy
-import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import pytest
 import torch
-from peft_atlas.bench.anatomy import Anatomy, Unmergeable, anatomy_of
-from peft_atlas.bench.recipes import configure, resolve
+from peft_atlas.bench.anatomy import Anatomy, anatomy_of
+from peft_atlas.bench.conformance import learning, leaving
+from peft_atlas.bench.conformance.subject import Subject, bits, perturb, relative, same_bits, subject_of, traces
+from peft_atlas.bench.conformance.verdicts import NotApplicable
+from peft_atlas.bench.names import Name
 from peft_atlas.bench.registry import registry
 from peft_atlas.methods.contract import Method
-from safetensors.torch import load, save
-from torch import Tensor, nn
+from torch import nn
 
-from .tiny import BLOCKS, LACKS, NAMES, WIDTH, Tiny, outputs, tiny, tiny_on_meta
+from .tiny import BLOCKS, LACKS, NAMES, WIDTH, outputs, tiny
 
 SMALL = {"r": 4, "alpha": 8, "tokens": 3, "bottleneck": 4, "hidden": 8}
 VARIANTS: dict[str, list[dict[str, Any]]] = {
@@ -51,7 +51,6 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "llm-adapters": [{"placement": "series"}, {"placement": "lora"}],
     "child-tuning": [{"mode": "F"}],
 }
-TRAINS_EVERYTHING = {"full", "fishmask", "pafi", "lt-sft", "child-tuning", "diff-pruning", "mezo", "spt"}
 # Each verb of the anatomy is used by one of these, which meet every architecture; the others meet one of each family.
 EVERYWHERE = {
     *("adapter-pfeiffer", "adapter-parallel", "bitfit", "dora", "full", "ia3", "linear", "ln-tuning", "lora", "oft"),
@@ -67,27 +66,24 @@ def case_id(case: Case) -> str:
     return case[0] + "".join(f"-{value}" for value in case[1].values())
 
 
-def config_of(case: Case) -> Any:
-    return _config(case[0], tuple(case[1].items()))
+def subject(case: Case) -> Subject:
+    return _subject(case[0], tuple(case[1].items()))
 
 
 @cache
-def _config(name: str, extra: tuple[tuple[str, Any], ...]) -> Any:
+def _subject(name: str, extra: tuple[tuple[str, Any], ...]) -> Subject:
     fields = registry("methods").load(name).Config.model_fields
     arguments = {key: value for key, value in SMALL.items() if key in fields}
-    return configure(name, resolve(name, {**arguments, **dict(extra)}, "text", "tiny", "tiny"))
+    return subject_of(Name(name, {**arguments, **dict(extra)}), "text")
 
 
 def places(case: Case) -> set[str]:
     """Places that the method needs; "head" is no place of the backbone."""
-    return set(registry("methods").load(case[0]).requires(config_of(case))) - {"head"}
+    return set(subject(case).kind.requires(subject(case).config)) - {"head"}
 
 
-def attached(case: Case, model: nn.Module, seed: int = 1) -> Method:
-    torch.manual_seed(seed)
-    method: Method = registry("methods").load(case[0])(config_of(case))
-    method.attach(anatomy_of(model))
-    return method
+def attached(case: Case, model: nn.Module) -> Method:
+    return subject(case).attached(model)
 
 
 def fits(case: Case, name: str) -> bool:
@@ -113,91 +109,6 @@ trained_cells = pytest.mark.parametrize(
 )
 
 
-def perturb(method: Method, seed: int = 2) -> None:
-    """Move everything that trains, so that nothing is left at a start that hides mistakes."""
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        for _, parameter in method.adapter_parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.05)
-
-
-def bits(model: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-
-
-def same_bits(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-def relative(a: Tensor, b: Tensor) -> float:
-    return float(((a - b).norm() / b.norm()).detach())
-
-
-def configs(model: nn.Module) -> list[Any]:
-    return list({id(m.config): m.config for m in model.modules() if hasattr(m, "config")}.values())
-
-
-def traces(model: nn.Module) -> list[str]:
-    """What a method left behind in the model."""
-    left = [
-        f"{type(module).__name__}.{key}"
-        for module in model.modules()
-        for key in module.__dict__
-        if key == "forward" or key.startswith("_atlas")
-    ]
-    left += [name for name, p in model.named_parameters() if p.requires_grad or p.grad is not None]
-    left += [f"hooks of {type(m).__name__}" for m in model.modules() if m._forward_hooks or m._forward_pre_hooks]
-    for config in configs(model):
-        left += [f"config.{key}" for key in config.__dict__ if key.startswith("_atlas")]
-        if config._attn_implementation not in ("sdpa", "eager"):
-            left.append(f"config implementation {config._attn_implementation}")
-    return left
-
-
-class TinyFit:
-    """Gradient descent as the trainer does it: the method's hooks in their order, on one batch."""
-
-    def __init__(self, case: Tiny, method: Method, steps: int = 5) -> None:
-        self.tiny, self.method, self.steps = case, method, steps
-        self.losses: list[float] = []
-        self.head = None
-        torch.manual_seed(7)
-        self.target = torch.randn_like(case.outputs().detach())
-
-    def loss(self, batch: dict[str, Any]) -> Tensor:
-        y = outputs(self.tiny.model, {**self.tiny.inputs, **batch})
-        return (y - self.target[: len(y)]).square().mean()
-
-    def batches(self, steps: int) -> Iterator[dict[str, Tensor]]:
-        for _ in range(steps):
-            yield {key: value for key, value in self.tiny.inputs.items() if isinstance(value, Tensor)}
-
-    def train_mode(self, on: bool) -> None:
-        self.tiny.model.train(on)
-
-    def record(self, step: int, steps: int, loss: float, lr: float, seconds: float) -> None:
-        self.losses.append(loss)
-
-    def gradient_descent(self) -> None:
-        method = self.method
-        optimizer = torch.optim.AdamW(method.parameter_groups(), lr=3e-3, weight_decay=0.0)
-        for step in range(self.steps):
-            method.before_step(step)
-            optimizer.zero_grad()
-            self.losses.append(float(method.compute_gradients(self, self.tiny.inputs)))  # type: ignore[arg-type]
-            method.after_backward(step)
-            optimizer.step()
-            method.after_step(step)
-        self.losses.append(float(self.loss(self.tiny.inputs)))
-
-
-def train(case: Tiny, method: Method) -> list[float]:
-    fit = TinyFit(case, method)
-    method.before_fit(fit)  # type: ignore[arg-type]
-    method.fit(fit)  # type: ignore[arg-type]
-    return fit.losses
-
-
 @every_case
 @every_model
 def test_unsupported_cells_name_the_missing_place(case: Case, name: str) -> None:
@@ -211,106 +122,35 @@ def test_unsupported_cells_name_the_missing_place(case: Case, name: str) -> None
 
 @cells
 def test_start(case: Case, name: str) -> None:
-    t = tiny(name)
-    before = t.outputs()
-    method = attached(case, t.model)
-    with torch.no_grad():
-        after = t.outputs()
-    assert torch.equal(before, after) == method.starts_as_backbone
-    # torch has other kernels for a position bias that trains, and for an LSTM without gradients
-    if (name == "t5" and case[0] in TRAINS_EVERYTHING) or case == ("p-tuning", {}):
-        assert relative(t.outputs(), after) < 1e-5
-    else:
-        assert torch.equal(t.outputs(), after)
+    learning.starts_as_claimed(subject(case), name)
 
 
 @trained_cells
 def test_gradients_reach_what_trains_and_nothing_else(case: Case, name: str) -> None:
-    t = tiny(name)
-    method = attached(case, t.model)
-    perturb(method)
-    t.outputs().square().sum().backward()
-    declared = dict(method.adapter_parameters())
-    assert declared
-    for key, parameter in declared.items():
-        assert parameter.grad is not None, key
-        assert torch.isfinite(parameter.grad).all(), key
-        is_key_bias = "key.bias" in key or "k_proj.bias" in key  # softmax is blind to it
-        assert is_key_bias or parameter.grad.abs().max() > 0, key
-    trained = {id(parameter) for parameter in declared.values()}
-    for key, parameter in [*t.model.named_parameters(), *method.named_parameters()]:
-        assert id(parameter) in trained or (parameter.grad is None and not parameter.requires_grad), key
+    learning.gradients_reach_what_trains(subject(case), name)
 
 
 @trained_cells
 def test_training_lowers_the_loss_and_leaves_frozen_bits(case: Case, name: str) -> None:
-    t = tiny(name)
-    before = bits(t.model)
-    method = attached(case, t.model)
-    keys = list(t.model.state_dict())
-    losses = train(t, method)
-    assert losses[-1] < losses[0]
-    assert list(t.model.state_dict()) == keys == list(before)
-    trained = {id(p) for p in method.trained_tensors().values()}
-    frozen = [key for key, p in t.model.named_parameters(remove_duplicate=False) if id(p) not in trained]
-    now = t.model.state_dict()
-    assert all(torch.equal(now[key], before[key]) for key in frozen)
-    assert not method.trained_tensors() or any(not torch.equal(now[key], before[key]) for key in before)
-    assert method.anatomy is not None
-    method.anatomy.detach()
-    assert same_bits(bits(t.model), before)
+    learning.training_lowers_the_loss(subject(case), name)
 
 
 @trained_cells
 def test_shipped_tensors_make_the_same_model_again(case: Case, name: str) -> None:
-    t, fresh = tiny(name), tiny(name)
-    method = attached(case, t.model)
-    train(t, method)
-    file = save({key: tensor.detach().contiguous() for key, tensor in method.shipped().items()})
-    other = attached(case, fresh.model, seed=99)
-    other.load_shipped(load(file))
-    assert torch.equal(fresh.outputs(), t.outputs())
-    with pytest.raises(ValueError, match="lacks"):
-        other.load_shipped({})
-    with pytest.raises(ValueError, match="unknown tensor"):
-        other.load_shipped({**load(file), "adapter.nobody": torch.zeros(1)})
+    leaving.shipped_tensors_make_the_same_model(subject(case), name)
 
 
 @trained_cells
 def test_the_same_seed_gives_the_same_training(case: Case, name: str) -> None:
-    runs = []
-    for _ in range(2):
-        t = tiny(name)
-        method = attached(case, t.model)
-        runs.append((train(t, method), t.outputs()))
-    assert runs[0][0] == runs[1][0]
-    assert torch.equal(runs[0][1], runs[1][1])
+    learning.same_seed_gives_the_same_training(subject(case), name)
 
 
 @cells
 def test_merge_equals_unmerged_or_is_refused(case: Case, name: str) -> None:
-    t = tiny(name)
-    backbone, before = t.outputs(), bits(t.model)
-    method = attached(case, t.model)
-    perturb(method)
-    unmerged, attached_bits = t.outputs(), bits(t.model)
     try:
-        handle = method.merge()
-    except Unmergeable:
+        leaving.merge_equals_unmerged(subject(case), name)
+    except NotApplicable:
         assert case[0] not in ("lora", "full", "linear", "ln-tuning")
-    else:
-        assert relative(t.outputs(), unmerged) < 1e-5
-        again = method.merge()  # must not fold twice
-        assert relative(t.outputs(), unmerged) < 1e-5
-        again.remove()
-        handle.remove()
-        handle.remove()
-    assert torch.equal(t.outputs(), unmerged)
-    assert same_bits(bits(t.model), attached_bits)
-    assert method.anatomy is not None
-    method.anatomy.detach()
-    assert torch.equal(t.outputs(), backbone)
-    assert same_bits(bits(t.model), before)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -329,87 +169,27 @@ def test_lora_can_be_merged_everywhere(name: str) -> None:
 
 @cells
 def test_detach_leaves_no_trace(case: Case, name: str) -> None:
-    t = tiny(name)
-    t.model.requires_grad_(False)
-    function, before = t.outputs(), bits(t.model)
-    forwards = {module: module.forward.__func__ for module in t.model.modules()}
-    method = attached(case, t.model)
-    perturb(method)
-    if t.outputs().requires_grad:
-        t.outputs().sum().backward()
-    assert method.anatomy is not None
-    method.anatomy.detach()
-    assert torch.equal(t.outputs(), function)
-    assert same_bits(bits(t.model), before)
-    assert traces(t.model) == []
-    assert {module: module.forward.__func__ for module in t.model.modules()} == forwards
-    method.anatomy.detach()  # a second time
+    leaving.detach_leaves_no_trace(subject(case), name)
 
 
 @cells
 def test_attached_config_still_prints_and_saves(case: Case, name: str) -> None:
-    t = tiny(name)
-    saved = [config.to_dict() for config in configs(t.model)]
-    attached(case, t.model)
-    assert [config.to_dict() for config in configs(t.model)] == saved
-    assert repr(t.model)
+    leaving.attached_model_prints_and_saves(subject(case), name)
 
 
 @cells
 def test_deepcopy_is_independent(case: Case, name: str) -> None:
-    t = tiny(name)
-    backbone = t.outputs()
-    method = attached(case, t.model)
-    perturb(method)
-    before, attached_bits = t.outputs(), bits(t.model)
-    model, twin = copy.deepcopy((t.model, method))
-    assert torch.equal(outputs(model, t.inputs), before)
-    perturb(twin, seed=3)
-    if case[0] != "linear":
-        assert not torch.equal(outputs(model, t.inputs), before)
-    assert torch.equal(t.outputs(), before)
-    assert same_bits(bits(t.model), attached_bits)
-    twin.anatomy.detach()
-    assert torch.equal(outputs(model, t.inputs), backbone)
-    assert traces(model) == []
-    assert torch.equal(t.outputs(), before)
-    assert same_bits(bits(t.model), attached_bits)
+    leaving.copy_is_independent(subject(case), name)
 
 
 @cells
 def test_pickle_keeps_the_function(case: Case, name: str) -> None:
-    t = tiny(name)
-    backbone = t.outputs()
-    method = attached(case, t.model)
-    perturb(method)
-    before = t.outputs()
-    model, twin = pickle.loads(pickle.dumps((t.model, method)))
-    assert torch.equal(outputs(model, t.inputs), before)
-    twin.anatomy.detach()
-    assert torch.equal(outputs(model, t.inputs), backbone)
+    leaving.pickle_keeps_the_function(subject(case), name)
 
 
 @trained_cells
 def test_checkpointing_gives_the_same_gradients(case: Case, name: str) -> None:
-    def gradients(checkpointing: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        t = tiny(name, dtype=torch.float64)  # T5's biases require a gradient when checkpointed: another kernel
-        method = attached(case, t.model).double()
-        perturb(method)
-        t.model.train()
-        if checkpointing and name.startswith("vit"):
-            t.model.set_grad_checkpointing(True)
-        elif checkpointing:
-            t.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        y = t.outputs()
-        y.square().sum().backward()
-        copy.deepcopy((t.model, method))  # nothing of the pass is kept that cannot be copied
-        return y.detach(), {key: p.grad for key, p in method.adapter_parameters() if p.grad is not None}
-
-    plain, checkpointed = gradients(False), gradients(True)
-    assert relative(plain[0], checkpointed[0]) < 1e-12
-    assert plain[1].keys() == checkpointed[1].keys()
-    for key in plain[1]:
-        assert torch.allclose(plain[1][key], checkpointed[1][key], rtol=1e-10, atol=1e-10), key
+    learning.checkpointing_gives_the_same_gradients(subject(case), name)
 
 
 PAIRS = [(a, b) for i, a in enumerate(CASES) for b in CASES[i:] if "linear" not in (a[0], b[0])]
@@ -427,7 +207,7 @@ def test_two_methods_leave_in_any_order(name: str, first_leaves: bool) -> None:
         methods = []
         for case, anatomy in zip(pair, anatomies, strict=True):
             torch.manual_seed(len(methods))
-            method = registry("methods").load(case[0])(config_of(case))
+            method = subject(case).kind(subject(case).config)
             method.attach(anatomy)
             methods.append(method)
         overlap = methods[0].trained_tensors().keys() & methods[1].trained_tensors().keys()
@@ -631,19 +411,12 @@ CLOSED_FORMS: dict[str, Callable[[Any, Anatomy], int]] = {
 @cells
 def test_trainable_count_is_the_closed_form(case: Case, name: str) -> None:
     assert case[0] in CLOSED_FORMS, "write the closed form of the docstring's trainable count here"
-    t = tiny(name)
-    method = attached(case, t.model)
-    count = sum(parameter.numel() for _, parameter in method.adapter_parameters())
-    assert method.anatomy is not None
-    assert count == CLOSED_FORMS[case[0]](method.config, method.anatomy)
+    learning.count_is_the_closed_form(subject(case), name, CLOSED_FORMS[case[0]])
 
 
 @cells
 def test_meta_device_counts_the_same(case: Case, name: str) -> None:
-    real, meta = tiny(name), tiny_on_meta(name)
-    here, there = attached(case, real.model), attached(case, meta)
-    assert [(k, p.shape) for k, p in here.adapter_parameters()] == [(k, p.shape) for k, p in there.adapter_parameters()]
-    assert all(p.is_meta for _, p in there.adapter_parameters())
+    learning.meta_device_counts_the_same(subject(case), name)
 
 
 @pytest.mark.parametrize("name", ["vit", "bert"])
@@ -657,13 +430,11 @@ def test_lora_is_one_graph(name: str) -> None:
     assert torch.allclose(outputs(compiled, t.inputs), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n != "bloom"])
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in learning.MIXES_DTYPES])
 def test_half_precision_backbone_with_full_precision_method(name: str) -> None:
     for case in CASES:
         if fits(case, name):
-            t = tiny(name, dtype=torch.bfloat16)
-            method = attached(case, t.model)
-            assert t.outputs().dtype == torch.bfloat16, case
-            if case[0] != "linear":
-                t.outputs().float().sum().backward()
-                assert all(p.grad is not None for _, p in method.adapter_parameters()), case
+            try:
+                learning.half_precision_backbone(subject(case), name)
+            except NotApplicable:
+                assert case[0] == "linear", case

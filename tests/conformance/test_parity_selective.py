@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 from peft_atlas.bench.anatomy import Anatomy, anatomy_of
+from peft_atlas.bench.conformance.tiny_fit import TinyFit
 from torch import Tensor, nn
 
-from .test_methods import TinyFit
 from .test_parity import assert_same, ours
 from .tiny import NAMES, outputs, tiny
 
