@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .pairwise import pair_moments, pair_places
-from .records import from_json
 from .statistics import Pooled, holm, joined, moments_of, pooled
 
 if TYPE_CHECKING:
@@ -74,10 +73,10 @@ class _Suite:
 
 def stored_items(store: Store) -> Items:
     """Values of a results folder, by the paths of its frame."""
+    find = store.stored_arrays()
 
     def items(path: str) -> np.ndarray | None:
-        record = from_json((store.root / path).read_text(encoding="utf-8"))
-        arrays = store.predictions(record)
+        arrays = find(path)
         return None if arrays is None else arrays.get("per_item")
 
     return items

@@ -69,13 +69,8 @@ def folder_side(folder: Path, name: str) -> Side:
     results = rows[~rows["selection"].eq(True)].sort_values("finished", kind="stable")
     newest = results.drop_duplicates(PLACE, keep="last").sort_values(PLACE).reset_index(drop=True)
 
-    stored = newest[newest["predictions"].notna()]
-    digests = dict(zip(stored["path"], stored["predictions"], strict=True))
-
-    def arrays(path: str) -> Arrays | None:
-        return store.arrays((store.root / path).with_suffix(".npz"), digests[path]) if path in digests else None
-
-    return Side(name, newest, arrays, costs=[cost_facts(profile) for profile in profiling.newest(store.root)])
+    costs = [cost_facts(profile) for profile in profiling.newest(store.root)]
+    return Side(name, newest, store.stored_arrays(), costs=costs)
 
 
 def _unpack(revision: str, results: Path, target: Path) -> None:

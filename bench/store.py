@@ -10,7 +10,7 @@ import hashlib
 import io
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,6 +104,22 @@ class Store:
         rows = index.current(self.root, [name for name in COLUMNS if name != "group"])
         groups = {task: group_of(task) for task in rows["task"].unique()}
         return rows.assign(group=rows["task"].map(groups))[COLUMNS]
+
+    def stored_arrays(self) -> Callable[[str], Mapping[str, np.ndarray] | None]:
+        """What finds the predictions of an attempt by its `path` in the frame; None where it stored none.
+
+        Their hashes come from the index, so that no record is parsed.
+        """
+        from . import index
+
+        table = index.attempts(self.root, ["predictions"])
+        rows = [] if table is None else zip(table["path"].to_pylist(), table["predictions"].to_pylist(), strict=True)
+        digests = {path: digest for path, digest in rows if digest is not None}
+
+        def find(path: str) -> Mapping[str, np.ndarray] | None:
+            return self.arrays((self.root / path).with_suffix(".npz"), digests[path]) if path in digests else None
+
+        return find
 
     # writing ---------------------------------------------------------------------------------------------------
 

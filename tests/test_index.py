@@ -202,3 +202,18 @@ def test_a_folder_that_cannot_be_written_is_read_all_the_same(tmp_path: Path, mo
 
     monkeypatch.setattr(index.os, "replace", refuse)
     assert same(store) and list((tmp_path / index.FOLDER).iterdir()) == [tmp_path / index.FOLDER / ".gitignore"]
+
+
+def test_stored_predictions_are_found_by_path_without_parsing_a_record(tmp_path: Path, reads: list[str]) -> None:
+    store = Store(tmp_path)
+    values = {"per_item": np.array([0.0, 1.0, 1.0])}
+    paths = [store.add(record("a-task", 0), values), store.add(record("a-task", 1)), store.add(record("a-task", 2), values)]
+    names = [path.relative_to(tmp_path).as_posix() for path in paths]
+    aged(tmp_path)
+    store.frame()
+    reads.clear()
+    find = store.stored_arrays()
+    paths[2].with_suffix(".npz").write_bytes(b"another file")
+    found = [find(name) for name in (*names, "no/such/path.json")]
+    assert found[0] is not None and np.array_equal(found[0]["per_item"], values["per_item"])
+    assert found[1:] == [None, None, None] and not reads

@@ -237,3 +237,13 @@ def test_a_target_that_the_backbone_lacks_is_unsupported_before_anything_runs(tm
     found = {(cell.method.name, cell.task.id): reason for cell, reason in planned.unsupported}
     assert list(found) == [("lora(targets=gate)", "smoke-text")]
     assert "no gate" in found["lora(targets=gate)", "smoke-text"]
+
+
+def test_the_control_differs_from_its_protocol_in_nothing_but_the_weights() -> None:
+    trained, random = load_protocol("embedded"), load_protocol("embedded-random")
+    for family, settings in random.families.items():
+        assert settings.backbone == f"{trained.families[family].backbone}-random"
+        assert settings.model_copy(update={"backbone": trained.families[family].backbone}) == trained.families[family]
+    assert (random.optimizer, random.dtype) == (trained.optimizer, trained.dtype)
+    for name, suite in random.suites.items():
+        assert set(suite.tasks) <= set(trained.suites[name].tasks)
