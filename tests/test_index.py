@@ -207,7 +207,11 @@ def test_a_folder_that_cannot_be_written_is_read_all_the_same(tmp_path: Path, mo
 def test_stored_predictions_are_found_by_path_without_parsing_a_record(tmp_path: Path, reads: list[str]) -> None:
     store = Store(tmp_path)
     values = {"per_item": np.array([0.0, 1.0, 1.0])}
-    paths = [store.add(record("a-task", 0), values), store.add(record("a-task", 1)), store.add(record("a-task", 2), values)]
+    paths = [
+        store.add(record("a-task", 0), values),
+        store.add(record("a-task", 1)),
+        store.add(record("a-task", 2), values),
+    ]
     names = [path.relative_to(tmp_path).as_posix() for path in paths]
     aged(tmp_path)
     store.frame()
