@@ -182,6 +182,7 @@ PLACES: dict[str, tuple[Callable[[Anatomy], bool], str]] = {
     "embedding": (_any(lambda t: t.embedding is not None), "it has no token embedding"),
     "norms": (_all(lambda t: bool(t.norms)), "it has no norms"),
     "biases": (lambda anatomy: bool(anatomy.biases()), "it has no biases"),
+    "ladder": (_all(lambda t: t.exit is not None), "its last hidden states leave through no module of their own"),
     "grid": (_any(lambda t: t.grid is not None), "it has no grid of patches"),
     "hf-peft-forward": (lambda anatomy: False, "it is called without HF PEFT's own forward, where this type acts"),
     "same-width": (

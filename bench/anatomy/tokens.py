@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .calling import hidden_of, output_of, with_hidden, with_output
 from .chain import Chain, Handle, Op, around, remove_all
 from .edits import Edits
+from .ladder import RungOp
 
 Source = Tensor | Callable[[Tensor], Tensor]  # (n, width), or f(hidden (B, L, width)) -> (B, n, width)
 Carry = Callable[[Tensor, Tensor, int], Tensor]  # f(before, after, block): tokens (B, n, width) that leave the block
@@ -108,7 +109,10 @@ class _BlockOp:
 
 
 def _encloses(blocks: range, op: Op) -> bool:
-    """Whether `op` carries tokens through all of `blocks`: what is put in later must be taken out earlier."""
+    """Whether `op` carries tokens through all of `blocks` (what is put in later must be taken out earlier), or reads
+    the sequence without extra tokens."""
+    if isinstance(op, RungOp):
+        return True
     return isinstance(op, _BlockOp) and op.blocks[0] <= blocks[0] and blocks[-1] <= op.blocks[-1]
 
 

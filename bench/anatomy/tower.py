@@ -16,6 +16,7 @@ from .attention import Attention
 from .calling import output_of, with_output
 from .chain import Chain, Handle, any_op, around, remove_all
 from .edits import Edits, Mergeable, Unmergeable
+from .ladder import ExitOp, Function, Ladder, RungOp
 from .linear import LinearPlace
 from .sublayer import AroundHidden, Sublayer, first_of_tuple
 from .tensors import TensorPlace
@@ -334,6 +335,11 @@ class Tower:
     takes_prompt: bool = False
     is_causal: bool = False
     readers: dict[nn.Module, nn.Module] = field(default_factory=dict)  # owners that are never called: who reads them
+    exit: nn.Module | None = None  # returns the last hidden states of all tokens; the final norm, if not given
+
+    def __post_init__(self) -> None:
+        if self.exit is None and self.output is not None:
+            self.exit = self.output.module
 
     def rename(self, name: str) -> None:
         """Give the tower and all its places another name: places of one model must not share names."""
@@ -348,6 +354,20 @@ class Tower:
         if not self.takes_prompt:
             raise ValueError(f"the {self.name} tower takes no prompt")
         return extra.prompt(self.edits, self.module, source, n, text)
+
+    def ladder(self, f: Function) -> Handle:
+        """Run the blocks without gradient, and replace the last hidden states y (B, L, width) by f(y, pass).
+
+        The pass holds what entered the blocks and what left each of them. Raises ValueError where no module returns
+        the last hidden states, and in a call that continues from a key/value cache.
+        """
+        if self.exit is None:
+            raise ValueError(f"no module returns the last hidden states of the {self.name} tower")
+        ladder = Ladder(f)
+        rungs = [RungOp(ladder, block.module, is_first=block is self.blocks[0]) for block in self.blocks]
+        handles = [around(block.module, op) for block, op in zip(self.blocks, rungs, strict=True)]
+        handles.append(around(self.exit, ExitOp(ladder)))
+        return self.edits.add(Handle(partial(remove_all, handles)), unmergeable="a ladder")
 
     def shift_positions(self, n: int) -> Handle | None:
         """Number positions from `n` on; None where the stack has no explicit positions."""

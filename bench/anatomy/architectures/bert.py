@@ -33,6 +33,7 @@ def tower(builder: Builder, stack: Any) -> Tower:
         blocks=blocks(builder, "text", modules, width, partial(_parts, builder, config=config)),
         tokens=Tokens(builder.edits, modules, width, 0, Widening(partial(widen, bool(config.is_decoder)), same_output)),
         output=None,
+        exit=stack.encoder,
         embedding=builder.embedding(stack.embeddings.word_embeddings),
         other_ops=[builder.op(stack.embeddings.LayerNorm, width)],
         takes_prompt=True,

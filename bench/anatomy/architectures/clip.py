@@ -33,6 +33,7 @@ def tower(builder: Builder, stack: Any) -> Tower:
         other_ops=[builder.op(stack.pre_layrnorm, width)] if is_vision else [],
         grid=(1, side, side) if is_vision else None,
         special=special,
+        exit=stack.encoder if is_vision else None,
         is_causal=not is_vision,
     )
 

@@ -60,6 +60,7 @@ def tower(builder: Builder, stack: Any) -> Tower:
         other_ops=before,
         grid=None if grid is None else (1, int(grid[0]), int(grid[1])),
         special=stack.num_prefix_tokens,
+        exit=stack.norm,
     )
 
 
