@@ -50,11 +50,12 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "llama-adapter": [{"upper": 0.5}],
     "llm-adapters": [{"placement": "series"}, {"placement": "lora"}],
     "child-tuning": [{"mode": "F"}],
+    "lst": [{"skipped": 0, "keeps_output": True}],
 }
 # Each verb of the anatomy is used by one of these, which meet every architecture; the others meet one of each family.
 EVERYWHERE = {
     *("adapter-pfeiffer", "adapter-parallel", "bitfit", "dora", "full", "ia3", "linear", "ln-tuning", "lora", "oft"),
-    *("fishmask", "prefix", "prompt-tuning", "ssf", "vpt"),
+    *("fishmask", "lst", "prefix", "prompt-tuning", "ssf", "vpt"),
 }
 REPLACES = {"qlora"}  # quantised matrices stand in for the backbone's, whatever another method made of those
 ONE_OF_EACH = ("vit-layerscale", "bert", "llama", "t5")
@@ -355,7 +356,25 @@ def rotations(block: int, targets: str, anatomy: Anatomy) -> int:
     return sum(place.d_in * (block - 1) // 2 for place in anatomy.linears(targets).values())
 
 
+def lst(config: Any, anatomy: Anatomy) -> int:
+    s, read = WIDTH // config.r, BLOCKS - min(config.skipped, BLOCKS - 1)
+    has_decoder = any(len(block.attentions) > 1 for block in anatomy.blocks)
+    total = 0
+    for tower in anatomy.towers.values():
+        total += (read + 1) * (WIDTH * s + s) + read + 2 * s
+        for block in tower.blocks[-read:]:
+            for a in block.attentions:
+                q, kv = (heads * max(1, a.head_dim // config.r) for heads in (a.heads, a.kv_heads))
+                total += 2 * s + 2 * s * (q + kv) + (q + 2 * kv + s if a.q.bias() is not None else 0)
+            inner, ff = block.feedforward.up.d_out // config.r, block.feedforward
+            total += 2 * s + len(ff.linears) * s * inner + (inner + s if ff.up.bias() is not None else 0)
+        if not has_decoder or len(tower.blocks[0].attentions) > 1:
+            total += s * WIDTH + WIDTH + config.keeps_output
+    return total
+
+
 CLOSED_FORMS: dict[str, Callable[[Any, Anatomy], int]] = {
+    "lst": lst,
     "fishmask": share,
     "pafi": share,
     "mezo": lambda c, a: sum(p.numel() for p in a.model.parameters()),

@@ -1,0 +1,160 @@
+"""Side networks, random subspaces, Kronecker sums and diff vectors against what their papers define, in double."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from peft_atlas.bench.anatomy import anatomy_of
+from peft_atlas.bench.anatomy.ladder import Rung
+from peft_atlas.bench.ledger import SavedTensors, tensors_of
+from peft_atlas.methods.contract import Method
+from peft_atlas.methods.parts.pruned import channels, head_dimensions, units
+from peft_atlas.methods.parts.side_network import SideBlock, SideNetwork
+from torch import Tensor, nn
+
+from .test_ladder import block_outputs
+from .test_parity import assert_same, ours
+from .tiny import WIDTH, tiny
+
+
+@pytest.fixture(autouse=True)
+def _double(_deterministic: None) -> Any:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+# lst ---------------------------------------------------------------------------------------------------------------
+
+
+def kept_for_backward(modules: tuple[nn.Module, ...], run: Any) -> int:
+    """Bytes that autograd keeps while `run()` computes, without parameters."""
+    with SavedTensors(tensors_of(modules)) as saved:
+        result = run()
+    del result
+    return saved.peak
+
+
+class Calls:
+    """The arguments with which the functions of a method's ladders were called, in order."""
+
+    def __init__(self, method: Method) -> None:
+        self.made: list[tuple[nn.Module, tuple[Any, ...]]] = []
+        for side in method.sides.values():
+            side.register_forward_hook(self._keep)
+
+    def _keep(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        self.made.append((module, args))
+
+    def again(self) -> list[Tensor]:
+        """The side networks alone, on what the backbone gave them."""
+        calls, self.made = self.made, []
+        return [module(*args) for module, args in calls]
+
+
+@pytest.mark.parametrize("name", ["vit", "gpt2", "llama", "t5"])
+def test_lst_keeps_nothing_of_the_backbone_for_the_backward_pass(name: str) -> None:
+    t, plain = tiny(name, dtype=torch.float64), tiny(name, dtype=torch.float64)
+    method = ours("lst", t.model, r=4, skipped=0)
+    calls = Calls(method)
+    modules = (t.model, method)
+    with torch.no_grad():
+        t.outputs()
+    alone = kept_for_backward(modules, calls.again)
+    assert kept_for_backward(modules, t.outputs) == alone > 0
+    lora = ours("lora", plain.model, r=1)
+    assert alone < kept_for_backward((plain.model, lora), plain.outputs)
+
+
+def attention_by_hand(attention: Any, x: Tensor, allowed: Tensor) -> Tensor:
+    """Softmax attention of one sequence, head by head: x (L, s), allowed (L, L)."""
+    q, k, v = attention.q_proj(x), attention.k_proj(x), attention.v_proj(x)
+    dim, outputs = q.shape[-1] // attention.heads, []
+    for head in range(attention.heads):
+        shared = head * attention.kv_heads // attention.heads
+        ours_, theirs = slice(head * dim, (head + 1) * dim), slice(shared * dim, (shared + 1) * dim)
+        scores = q[:, ours_] @ k[:, theirs].t() / dim**0.5
+        outputs.append(scores.masked_fill(~allowed, -torch.inf).softmax(-1) @ v[:, theirs])
+    return attention.o_proj(torch.cat(outputs, -1))
+
+
+def side_by_hand(side: SideNetwork, start: Tensor, hidden: list[Tensor], allowed: Tensor, gated: bool) -> Tensor:
+    """Section 3.2 of the paper for one sequence, (L, width) -> (L, s)."""
+    h = side.ladders[0](start)
+    for alpha, ladder, f, block in zip(side.alpha, side.ladders[1:], hidden, side.blocks, strict=True):  # type: ignore[call-overload]
+        mu = 1 / (1 + torch.exp(-alpha / 0.1))
+        h = mu * ladder(f) + (1 - mu) * h
+        h = h + attention_by_hand(block.attentions[0], block.norms[0](h), allowed)
+        x, feedforward = block.norms[1](h), block.feedforward
+        inner = F.gelu(feedforward.gate(x)) * feedforward.up(x) if gated else F.gelu(feedforward.up(x))
+        h = h + feedforward.down(inner)
+    return side.norm(h)
+
+
+@pytest.mark.parametrize("name", ["vit", "bert", "llama"])
+def test_lst_is_the_papers_recursion(name: str) -> None:
+    t = tiny(name, dtype=torch.float64)
+    hidden = block_outputs(t, next(iter(anatomy_of(t.model).towers.values())))
+    method = ours("lst", t.model, r=4, skipped=0)
+    with torch.no_grad():
+        for parameter in method.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    calls = Calls(method)
+    t.outputs()
+    ((output, (_, running)),) = calls.made
+    length = hidden[0].shape[1]
+    allowed = torch.ones(2, length, length, dtype=torch.bool)
+    if "attention_mask" in t.inputs:
+        allowed &= t.inputs["attention_mask"].bool()[:, None]
+    if name == "llama":
+        allowed = allowed.tril()
+    side, result = output.side, output(None, running)
+    for i in range(2):
+        expected = side_by_hand(side, running.start[i], [h[i] for h in hidden], allowed[i], name == "llama")
+        assert_same(output.up(expected), result[i])
+
+
+def test_lst_blocks_are_the_backbones_where_nothing_is_pruned() -> None:
+    t = tiny("vit", dtype=torch.float64)
+    anatomy = anatomy_of(t.model)
+    outputs = block_outputs(t, anatomy.towers["vision"])
+    block = anatomy.blocks[1]
+    twin = SideBlock(block, 1, torch.arange(WIDTH), None, "gelu").double()
+    for norm, place in zip(twin.norms, block.norms, strict=True):
+        norm.load_state_dict(place.module.state_dict())
+        norm.eps = place.module.eps
+    assert_same(twin(outputs[0], Rung(outputs[1], None, None), None, None), outputs[1])
+
+
+@pytest.mark.parametrize("name", ["vit", "gpt2", "llama"])
+def test_lst_keeps_the_largest_channels_heads_dimensions_and_units(name: str) -> None:
+    t = tiny(name, dtype=torch.float64)
+    tower = next(iter(anatomy_of(t.model).towers.values()))
+    attention, feedforward = tower.blocks[0].attention, tower.blocks[0].feedforward
+    with torch.no_grad():
+        for block in tower.blocks:
+            for short, place in block.linears():
+                place.weight()[..., [3, 17, 30]] *= 1 if short in ("o", "down") else 100
+        feedforward.up.weight()[[1, 8]] *= 100
+        attention.k.weight()[[2, attention.head_dim]] *= 100
+    assert channels(tower, 3).tolist() == [3, 17, 30]
+    assert units(feedforward, 2).tolist() == [1, 8]
+    kept, group = head_dimensions(attention, 1), attention.heads // attention.kv_heads
+    assert kept["k"].tolist() == [2, attention.head_dim]
+    chosen = [2] * group + [0] * group
+    assert kept["q"].tolist() == [head * attention.head_dim + i for head, i in enumerate(chosen)]
+
+
+@pytest.mark.parametrize("name", ["vit", "t5"])
+def test_lst_may_keep_the_backbones_output(name: str) -> None:
+    t = tiny(name, dtype=torch.float64)
+    before = t.outputs()
+    method = ours("lst", t.model, r=4, keeps_output=True)
+    gates = [side.alpha for side in method.sides.values() if hasattr(side, "up")]
+    assert len(gates) == 1
+    with torch.no_grad():
+        gates[0].fill_(5.0)  # over a temperature of 0.1
+    assert_same(t.outputs(), before)
