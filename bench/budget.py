@@ -49,11 +49,9 @@ def solve(method_id: str, values: Mapping[str, Any], backbone: str, budget: Valu
         raise UnsupportedError(f"{method_id} has no size that a budget could set")
     if (reason := anatomy.missing(places_of(kind, kind.Config(**values)))) is not None:
         raise UnsupportedError(f"{method_id} does not fit {backbone}: {reason}")
-    start = values[size]
 
     def at(number: int, more: int = 0) -> dict[str, Any]:
-        along = {name: _scaled(kind.Config, name, values[name] * number / start) for name in kind.Config.in_proportion}
-        return {size: number, **along, **({"more": more} if more else {})}
+        return {**with_size(kind.Config, values, number), **({"more": more} if more else {})}
 
     def count(number: int, more: int = 0) -> int | None:
         return _trainable(kind, kind.Config(**{**values, **at(number, more)}), anatomy)
@@ -70,6 +68,13 @@ def solve(method_id: str, values: Mapping[str, Any], backbone: str, budget: Valu
                          if (n, 0) in found)  # fmt: skip
         raise UnsupportedError(f"{method_id} cannot train {target:,} parameters within {TOLERANCE:.0%}: {near}")
     return at(*best)
+
+
+def with_size(config: type[MethodConfig], values: Mapping[str, Any], size: int) -> dict[str, Any]:
+    """The size and the values in proportion to it, for a method that has one; `values` are those at its size now."""
+    assert config.size is not None
+    share = size / values[config.size]
+    return {config.size: size, **{name: _scaled(config, name, values[name] * share) for name in config.in_proportion}}
 
 
 def _scaled(config: type[MethodConfig], name: str, value: float) -> float:

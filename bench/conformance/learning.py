@@ -18,7 +18,6 @@ from .tiny_fit import train
 from .verdicts import NotApplicable, require
 
 ROUNDING = 1e-5  # relative, in single precision
-MIXES_DTYPES = {"bloom"}  # its own attention fails in half precision
 
 
 def starts_as_claimed(subject: Subject, name: str) -> None:
@@ -135,8 +134,6 @@ def _gradients(subject: Subject, name: str, checkpointing: bool) -> tuple[Tensor
 
 def half_precision_backbone(subject: Subject, name: str) -> None:
     """On a backbone in bfloat16, outputs are bfloat16 and everything that it declares gets a gradient."""
-    if name in MIXES_DTYPES:
-        raise NotApplicable("the architecture's own code cannot run in half precision")
     t = tiny(name, dtype=torch.bfloat16)
     method = subject.attached(t.model)
     y = t.outputs()

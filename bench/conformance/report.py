@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -17,9 +18,13 @@ SHOWN: dict[Outcome, str] = {"ok": "ok", "failed": "FAILED", "not applicable": "
 
 def command(name: str, as_json: bool) -> int:
     """Validate, print, and return the exit code: 0 when everything held, 1 when something failed or nothing fits."""
+    from transformers.utils import logging
+
     from ..cell import settle
 
     settle(threads=1)
+    logging.set_verbosity_error()  # of tiny models' odd sizes
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     found = validate(name, _tell if sys.stderr.isatty() else lambda model: None)
     print(json.dumps(as_dict(found), indent=1, ensure_ascii=False) if as_json else as_text(found))
     return 0 if found.ok else 1

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..anatomy import anatomy_of
+from ..budget import with_size
 from ..errors import UsageError
 from ..names import Name, parse_one
 from ..recipes import BUDGET, MethodCard, resolve
@@ -57,7 +58,7 @@ class Validation:
 
     method: str  # as it was asked for
     version: int
-    lowered: dict[str, int]  # sizes of the recipe that tiny models have no room for, and what they were set to
+    lowered: dict[str, Any]  # sizes of the recipe that tiny models have no room for, and what they were set to
     findings: tuple[Finding, ...]
 
     @property
@@ -79,7 +80,7 @@ def validate(text: str, progress: Callable[[str], None] = lambda model: None) ->
     if methods.entry(name.id).is_library:
         raise UsageError(f"{name.id} is another library's code, which has other names for the backbone's tensors")
     card = methods.card(name.id)
-    lowered: dict[str, int] = {}
+    lowered: dict[str, Any] = {}
     findings: list[Finding] = []
     for model in NAMES:
         progress(model)
@@ -87,7 +88,7 @@ def validate(text: str, progress: Callable[[str], None] = lambda model: None) ->
     return Validation(str(name), card.version, lowered, tuple(findings))
 
 
-def _on_model(name: Name, card: MethodCard, model: str, lowered: dict[str, int]) -> Iterable[Finding]:
+def _on_model(name: Name, card: MethodCard, model: str, lowered: dict[str, Any]) -> Iterable[Finding]:
     """One finding for each check; `lowered` gets the sizes that were set for it."""
     family = family_of(model)
     try:
@@ -108,13 +109,18 @@ def _none_apply(model: str, reason: str) -> list[Finding]:
     return [Finding(check, model, "not applicable", reason) for check in CHECKS]
 
 
-def _lowered(name: Name, family: str) -> dict[str, int]:
+def _lowered(name: Name, family: str) -> dict[str, Any]:
     """Sizes for tiny models, where the recipe's are larger and the name gives none."""
     values = resolve(name.id, name.arguments, family, "tiny", "tiny").values
-    own = registry("methods").load(name.id).Config.size
-    limits = {**({} if own is None else {own: SMALL_SIZE}), **SMALL}
-    free = {key: limit for key, limit in limits.items() if key in values and key not in name.arguments}
-    return {key: limit for key, limit in free.items() if type(values[key]) is int and values[key] > limit}
+    config = registry("methods").load(name.id).Config
+
+    def is_too_large(key: str, limit: int) -> bool:
+        return key not in name.arguments and type(values.get(key)) is int and values[key] > limit
+
+    lowered: dict[str, Any] = {key: limit for key, limit in SMALL.items() if is_too_large(key, limit)}
+    if config.size is not None and is_too_large(config.size, SMALL_SIZE):
+        lowered |= with_size(config, values, SMALL_SIZE)
+    return {key: value for key, value in lowered.items() if key not in name.arguments}
 
 
 def _outcome(check: Check, subject: Subject, model: str) -> tuple[Outcome, str]:

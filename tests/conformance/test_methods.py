@@ -449,7 +449,7 @@ def test_lora_is_one_graph(name: str) -> None:
     assert torch.allclose(outputs(compiled, t.inputs), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n not in learning.MIXES_DTYPES])
+@every_model
 def test_half_precision_backbone_with_full_precision_method(name: str) -> None:
     for case in CASES:
         if fits(case, name):
