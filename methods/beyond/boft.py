@@ -12,17 +12,16 @@ Trainable parameters: factors * d_in * (block - 1) / 2 for each matrix, and d_ou
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from ...bench.anatomy import Anatomy
 from ...bench.anatomy.linear import LinearPlace
-from ..contract import Method, TargetedConfig, parameter_name
+from ..contract import TargetedConfig, parameter_name
 from ..parts.rotation import butterfly, cayley, skew
 from ..parts.row_scale import scale_rows
+from ..parts.targeted import TargetedMethod
 
 
 class BOFTConfig(TargetedConfig):
@@ -75,30 +74,27 @@ class RowScale(nn.Module):
         return self.s[:, None] * weight, bias
 
 
-class BOFT(Method):
+class BOFT(TargetedMethod):
     """One `Butterfly` before each chosen matrix, and a `RowScale` behind it."""
 
     Config = BOFTConfig
     starts_as_backbone = True
     config: BOFTConfig
 
-    @classmethod
-    def requires(cls, config: Any) -> tuple[str, ...]:
-        return ("attention", "feedforward")
-
     def attach(self, anatomy: Anatomy) -> None:
-        self.anatomy = anatomy
+        super().attach(anatomy)
+        self.scales = nn.ModuleDict()
+        for name, place in anatomy.linears(self.config.targets).items() if self.config.rescale else ():
+            scale = RowScale(place)
+            self.scales[parameter_name(name)] = scale
+            place.revise(scale)
+
+    def check(self, name: str, place: LinearPlace) -> None:
         block, factors = self.config.block, self.config.factors
-        self.factors, self.scales = nn.ModuleDict(), nn.ModuleDict()
-        for name, place in anatomy.linears(self.config.targets).items():
-            if place.d_in % (span := block // 2 * 2**factors):
-                raise ValueError(
-                    f"block={block}, factors={factors}: {span} does not divide {place.d_in}, that of {name}"
-                )
-            rotation = Butterfly(place.weight(), block, factors)
-            self.factors[parameter_name(name)] = rotation
-            place.map_in(rotation)
-            if self.config.rescale:
-                scale = RowScale(place)
-                self.scales[parameter_name(name)] = scale
-                place.revise(scale)
+        if place.d_in % (span := block // 2 * 2**factors):
+            raise ValueError(f"block={block}, factors={factors}: {span} does not divide {place.d_in}, that of {name}")
+
+    def put(self, place: LinearPlace) -> nn.Module:
+        rotation = Butterfly(place.weight(), self.config.block, self.config.factors)
+        place.map_in(rotation)
+        return rotation

@@ -12,15 +12,16 @@ Trainable parameters: 2 * r * (d_in + d_out) for each matrix.
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ...bench.anatomy import Anatomy
-from ..contract import Method, TargetedConfig, parameter_name
+from ...bench.anatomy.linear import LinearPlace
+from ..contract import TargetedConfig
+from ..parts.targeted import TargetedMethod
 
 
 class LoHaConfig(TargetedConfig):
@@ -58,21 +59,14 @@ class HadamardProduct(nn.Module):
         return self.scale * (self.b1 @ self.a1) * (self.b2 @ self.a2)
 
 
-class LoHa(Method):
+class LoHa(TargetedMethod):
     """One `HadamardProduct` beside each chosen matrix."""
 
     Config = LoHaConfig
     starts_as_backbone = True
     config: LoHaConfig
 
-    @classmethod
-    def requires(cls, config: Any) -> tuple[str, ...]:
-        return ("attention", "feedforward")
-
-    def attach(self, anatomy: Anatomy) -> None:
-        self.anatomy = anatomy
-        self.factors = nn.ModuleDict()
-        for name, place in self.sized(anatomy.linears(self.config.targets).items()):
-            factor = HadamardProduct(place.weight(), self.config.r, self.config.alpha / self.config.r)
-            self.factors[parameter_name(name)] = factor
-            place.delta(factor)
+    def put(self, place: LinearPlace) -> nn.Module:
+        factor = HadamardProduct(place.weight(), self.config.r, self.config.alpha / self.config.r)
+        place.delta(factor)
+        return factor

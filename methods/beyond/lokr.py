@@ -12,15 +12,16 @@ Trainable parameters, for each matrix: p * q + r * (r_out + r_in), or p * q + r_
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ...bench.anatomy import Anatomy
-from ..contract import Method, TargetedConfig, parameter_name
+from ...bench.anatomy.linear import LinearPlace
+from ..contract import TargetedConfig
 from ..parts.kronecker import KroneckerSum, split
+from ..parts.targeted import TargetedMethod
 
 
 class LoKrConfig(TargetedConfig):
@@ -41,24 +42,17 @@ def right_is_full(r: int, out: int, into: int) -> bool:
     return r >= max(out, into) / 2
 
 
-class LoKr(Method):
+class LoKr(TargetedMethod):
     """One `KroneckerSum` of a single term beside each chosen matrix."""
 
     Config = LoKrConfig
     starts_as_backbone = True
     config: LoKrConfig
 
-    @classmethod
-    def requires(cls, config: Any) -> tuple[str, ...]:
-        return ("attention", "feedforward")
-
-    def attach(self, anatomy: Anatomy) -> None:
-        self.anatomy = anatomy
-        self.factors = nn.ModuleDict()
-        for name, place in self.sized(anatomy.linears(self.config.targets).items()):
-            factor = self._product(place.weight())
-            self.factors[parameter_name(name)] = factor
-            place.delta(factor)
+    def put(self, place: LinearPlace) -> nn.Module:
+        factor = self._product(place.weight())
+        place.delta(factor)
+        return factor
 
     def _product(self, like: Tensor) -> KroneckerSum:
         r, scale = self.config.r, self.config.alpha / self.config.r

@@ -11,15 +11,15 @@ Trainable parameters: d_in * (block - 1) / 2 for each matrix.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from ...bench.anatomy import Anatomy
-from ..contract import Method, TargetedConfig, parameter_name
+from ...bench.anatomy.linear import LinearPlace
+from ..contract import TargetedConfig
 from ..parts.rotation import cayley, cayley_neumann, rotate, skew
+from ..parts.targeted import TargetedMethod
 
 
 class OFTConfig(TargetedConfig):
@@ -51,25 +51,23 @@ class Rotation(nn.Module):
         return rotate(weight, self.blocks().mT)
 
 
-class OFT(Method):
+class OFT(TargetedMethod):
     """One `Rotation` before each chosen matrix."""
 
     Config = OFTConfig
     starts_as_backbone = True
     config: OFTConfig
 
-    @classmethod
-    def requires(cls, config: Any) -> tuple[str, ...]:
-        return ("attention", "feedforward")
-
     def attach(self, anatomy: Anatomy) -> None:
-        self.anatomy = anatomy
         if 0 < self.config.terms < 3:
             raise ValueError(f"terms={self.config.terms}: the series has at least 3 terms; 0 is the exact transform")
-        self.factors = nn.ModuleDict()
-        for name, place in anatomy.linears(self.config.targets).items():
-            if place.d_in % self.config.block:
-                raise ValueError(f"block={self.config.block} does not divide the input of {name}, {place.d_in}")
-            rotation = Rotation(place.weight(), self.config.block, self.config.terms)
-            self.factors[parameter_name(name)] = rotation
-            place.map_in(rotation)
+        super().attach(anatomy)
+
+    def check(self, name: str, place: LinearPlace) -> None:
+        if place.d_in % self.config.block:
+            raise ValueError(f"block={self.config.block} does not divide the input of {name}, {place.d_in}")
+
+    def put(self, place: LinearPlace) -> nn.Module:
+        rotation = Rotation(place.weight(), self.config.block, self.config.terms)
+        place.map_in(rotation)
+        return rotation

@@ -11,7 +11,7 @@ Trainable parameters: r + d_out for each matrix.
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ...bench.anatomy import Anatomy
-from ..contract import Method, TargetedConfig, parameter_name
+from ...bench.anatomy.linear import LinearPlace
+from ..contract import TargetedConfig
+from ..parts.targeted import TargetedMethod
 
 
 class VeRAConfig(TargetedConfig):
@@ -57,7 +59,7 @@ class ScaledProjection(nn.Module):
         super().__init__()
         self.d_out, self.d_in = like.shape
         self.shared, self.dropout = shared, config.dropout
-        self.d = nn.Parameter(torch.full((config.r,), config.d_initial, device=like.device))
+        self.d = nn.Parameter(torch.full((len(shared.a),), config.d_initial, device=like.device))
         self.b = nn.Parameter(torch.zeros(self.d_out, device=like.device))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -70,25 +72,21 @@ class ScaledProjection(nn.Module):
         return (self.b[:, None] * self.shared.b[: self.d_out] * self.d) @ self.shared.a[:, : self.d_in]
 
 
-class VeRA(Method):
+class VeRA(TargetedMethod):
     """One `ScaledProjection` beside each chosen matrix."""
 
     Config = VeRAConfig
     starts_as_backbone = True
     config: VeRAConfig
 
-    @classmethod
-    def requires(cls, config: Any) -> tuple[str, ...]:
-        return ("attention", "feedforward")
-
     def attach(self, anatomy: Anatomy) -> None:
-        self.anatomy = anatomy
-        config, places = self.config, anatomy.linears(self.config.targets)
-        d_in, d_out = max(p.d_in for p in places.values()), max(p.d_out for p in places.values())
-        device = next(iter(places.values())).weight().device
-        shared = Projections(config.r, d_in, d_out, config.projection_seed, device)
-        self.factors = nn.ModuleDict()
-        for name, place in places.items():
-            factor = ScaledProjection(place.weight(), shared, config)
-            self.factors[parameter_name(name)] = factor
-            place.delta(factor)
+        places = list(anatomy.linears(self.config.targets).values())
+        d_in, d_out = max(place.d_in for place in places), max(place.d_out for place in places)
+        device = places[0].weight().device
+        self.shared = Projections(self.config.r, d_in, d_out, self.config.projection_seed, device)
+        super().attach(anatomy)
+
+    def put(self, place: LinearPlace) -> nn.Module:
+        factor = ScaledProjection(place.weight(), self.shared, self.config)
+        place.delta(factor)
+        return factor

@@ -17,8 +17,11 @@ from pydantic import Field
 from torch import nn
 
 from ...bench.anatomy import Anatomy
-from ..contract import GradientConfig, Method, parameter_name
-from ..parts.bottleneck import Activation, Bottleneck, WithResidual
+from ...bench.anatomy.sublayer import Sublayer
+from ...bench.anatomy.tower import Block
+from ..contract import GradientConfig, parameter_name
+from ..parts.adapter import AdapterMethod
+from ..parts.bottleneck import Activation, WithResidual
 from ..reparameterized.low_rank.lora import LowRank
 
 LORA_TARGETS = "q+k+v+feedforward"
@@ -34,11 +37,10 @@ class LLMAdaptersConfig(GradientConfig):
     alpha: float = Field(gt=0, description="their scale is alpha / r")
 
 
-class LLMAdapters(Method):
+class LLMAdapters(AdapterMethod):
     """One of the three placements in every block."""
 
     Config = LLMAdaptersConfig
-    starts_as_backbone = True
     config: LLMAdaptersConfig
 
     @classmethod
@@ -46,19 +48,20 @@ class LLMAdapters(Method):
         return ("attention", "feedforward")
 
     def attach(self, anatomy: Anatomy) -> None:
+        if self.config.placement != "lora":
+            super().attach(anatomy)
+            return
         self.anatomy, config = anatomy, self.config
         self.adapters = nn.ModuleDict()
-        if config.placement == "lora":
-            for name, place in anatomy.linears(LORA_TARGETS).items():
-                update = LowRank(place.weight(), config.r, config.alpha / config.r, 0.0, "kaiming")
-                self.adapters[parameter_name(name)] = update
-                place.delta(update)
-            return
-        for block in anatomy.blocks:
-            like, sublayer = block.feedforward.up.weight(), block.feedforward.sublayer
-            adapter = Bottleneck(like, block.width, config.bottleneck, config.activation, init="kaiming", bias=False)
-            self.adapters[parameter_name(block.name)] = adapter
-            if config.placement == "series":
-                sublayer.after(WithResidual(adapter))
-            else:
-                sublayer.beside(adapter)
+        for name, place in anatomy.linears(LORA_TARGETS).items():
+            update = LowRank(place.weight(), config.r, config.alpha / config.r, 0.0, "kaiming")
+            self.adapters[parameter_name(name)] = update
+            place.delta(update)
+
+    def put(self, block: Block, sublayer: Sublayer) -> nn.Module:
+        adapter = self.bottleneck(block, self.config.activation, init="kaiming", bias=False)
+        if self.config.placement == "series":
+            sublayer.after(WithResidual(adapter))
+        else:
+            sublayer.beside(adapter)
+        return adapter

@@ -9,7 +9,8 @@ Trainable parameters: 2 * width * bottleneck + bottleneck + width for each chose
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterator
+from typing import Any, Literal
 
 from pydantic import Field
 from torch import nn
@@ -17,41 +18,37 @@ from torch import nn
 from ....bench.anatomy import Anatomy
 from ....bench.anatomy.sublayer import Sublayer
 from ....bench.anatomy.tower import Block
-from ...contract import GradientConfig, Method, parameter_name
-from ...parts.bottleneck import Activation, Bottleneck
+from ...parts.adapter import AdapterConfig, AdapterMethod
+from ...parts.bottleneck import Activation
 
 
-class ParallelConfig(GradientConfig):
+class ParallelConfig(AdapterConfig):
     """Width, scale and place of the bottlenecks."""
 
-    size: ClassVar[str | None] = "bottleneck"
-
-    bottleneck: int = Field(gt=0, description="width between the two matrices")
     scale: float = Field(gt=0, description="factor of the bottleneck's output")
     activation: Activation = "relu"
     beside: Literal["feedforward", "attention", "both"] = Field("feedforward", description="sublayers that get one")
 
 
-class ParallelAdapter(Method):
+class ParallelAdapter(AdapterMethod):
     """One bottleneck beside each chosen sublayer."""
 
     Config = ParallelConfig
-    starts_as_backbone = True
     config: ParallelConfig
 
     @classmethod
     def requires(cls, config: Any) -> tuple[str, ...]:
         return ("attention", "feedforward")
 
-    def attach(self, anatomy: Anatomy) -> None:
-        self.anatomy = anatomy
-        self.adapters = nn.ModuleDict()
-        places = [(block, sublayer) for block in anatomy.blocks for sublayer in _chosen(block, self.config.beside)]
-        for block, sublayer in self.sized(places):
-            like, config = block.feedforward.up.weight(), self.config
-            adapter = Bottleneck(like, block.width, config.bottleneck, config.activation, config.scale, init="kaiming")
-            self.adapters[parameter_name(sublayer.name)] = adapter
-            sublayer.beside(adapter)
+    def places(self, anatomy: Anatomy) -> Iterator[tuple[str, Block, Sublayer]]:
+        for block in anatomy.blocks:
+            for sublayer in _chosen(block, self.config.beside):
+                yield sublayer.name, block, sublayer
+
+    def put(self, block: Block, sublayer: Sublayer) -> nn.Module:
+        adapter = self.bottleneck(block, self.config.activation, self.config.scale, init="kaiming")
+        sublayer.beside(adapter)
+        return adapter
 
 
 def _chosen(block: Block, beside: str) -> list[Sublayer]:

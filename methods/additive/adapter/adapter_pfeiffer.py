@@ -10,42 +10,27 @@ Trainable parameters: 2 * width * bottleneck + bottleneck + width for each block
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
-from pydantic import Field
 from torch import nn
 
-from ....bench.anatomy import Anatomy
-from ...contract import GradientConfig, Method, parameter_name
-from ...parts.bottleneck import Activation, Bottleneck, WithResidual
+from ....bench.anatomy.sublayer import Sublayer
+from ....bench.anatomy.tower import Block
+from ...parts.adapter import AdapterConfig, AdapterMethod
+from ...parts.bottleneck import Activation, WithResidual
 
 
-class PfeifferConfig(GradientConfig):
+class PfeifferConfig(AdapterConfig):
     """Width and nonlinearity of the bottleneck."""
 
-    size: ClassVar[str | None] = "bottleneck"
-
-    bottleneck: int = Field(gt=0, description="width between the two matrices")
     activation: Activation = "relu"
 
 
-class PfeifferAdapter(Method):
+class PfeifferAdapter(AdapterMethod):
     """One bottleneck behind each feed-forward."""
 
     Config = PfeifferConfig
-    starts_as_backbone = True
     config: PfeifferConfig
 
-    @classmethod
-    def requires(cls, config: Any) -> tuple[str, ...]:
-        return ("feedforward",)
-
-    def attach(self, anatomy: Anatomy) -> None:
-        self.anatomy = anatomy
-        self.adapters = nn.ModuleDict()
-        for block in self.sized(anatomy.blocks):
-            like = block.feedforward.up.weight()
-            adapter = Bottleneck(like, block.width, self.config.bottleneck, self.config.activation)
-            placed = WithResidual(adapter)
-            self.adapters[parameter_name(block.name)] = placed
-            block.feedforward.sublayer.after(placed)
+    def put(self, block: Block, sublayer: Sublayer) -> nn.Module:
+        placed = WithResidual(self.bottleneck(block, self.config.activation))
+        sublayer.after(placed)
+        return placed

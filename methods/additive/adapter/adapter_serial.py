@@ -10,30 +10,31 @@ Trainable parameters: 2 * (2 * width * bottleneck + bottleneck + width) for each
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from typing import Any
 
 from pydantic import Field
 from torch import nn
 
 from ....bench.anatomy import Anatomy
-from ...contract import GradientConfig, Method, parameter_name
-from ...parts.bottleneck import Activation, Bottleneck, WithResidual
+from ....bench.anatomy.sublayer import Sublayer
+from ....bench.anatomy.tower import Block
+from ...parts.adapter import AdapterConfig, AdapterMethod
+from ...parts.bottleneck import Activation, WithResidual
 
 
-class SerialConfig(GradientConfig):
+class SerialConfig(AdapterConfig):
     """Width and nonlinearity of the bottlenecks."""
 
-    size: ClassVar[str | None] = "bottleneck"
-
-    bottleneck: int = Field(gt=0, description="width between the two matrices")
     activation: Activation = "gelu"
     train_norms: bool = Field(True, description="train the norms, those of the embeddings included")
 
 
-class SerialAdapter(Method):
+class SerialAdapter(AdapterMethod):
     """One bottleneck behind each self-attention and one behind each feed-forward."""
 
     Config = SerialConfig
+    starts_as_backbone = False
     config: SerialConfig
 
     @classmethod
@@ -41,17 +42,19 @@ class SerialAdapter(Method):
         return ("attention", "feedforward", *(("norms",) if config.train_norms else ()))
 
     def attach(self, anatomy: Anatomy) -> None:
-        self.anatomy = anatomy
-        self.adapters = nn.ModuleDict()
-        places = [(block, part.sublayer) for block in anatomy.blocks for part in (block.attention, block.feedforward)]
-        for block, sublayer in self.sized(places):
-            like, config = block.feedforward.up.weight(), self.config
-            adapter = Bottleneck(like, block.width, config.bottleneck, config.activation, init="near-zero")
-            placed = WithResidual(adapter)
-            self.adapters[parameter_name(sublayer.name)] = placed
-            sublayer.after(placed)
+        super().attach(anatomy)
         if self.config.train_norms:
             train_norms(anatomy)
+
+    def places(self, anatomy: Anatomy) -> Iterator[tuple[str, Block, Sublayer]]:
+        for block in anatomy.blocks:
+            for part in (block.attention, block.feedforward):
+                yield part.sublayer.name, block, part.sublayer
+
+    def put(self, block: Block, sublayer: Sublayer) -> nn.Module:
+        placed = WithResidual(self.bottleneck(block, self.config.activation, init="near-zero"))
+        sublayer.after(placed)
+        return placed
 
 
 def train_norms(anatomy: Anatomy) -> None:

@@ -9,26 +9,21 @@ Trainable parameters: d_out for each chosen attention matrix, d_in for each chos
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 
 from ....bench.anatomy import Anatomy
 from ....bench.anatomy.anatomy import FEEDFORWARD
-from ...contract import Method, TargetedConfig, parameter_name
+from ...contract import TargetedConfig, parameter_name
+from ...parts.targeted import TargetedMethod
 
 
-class IA3(Method):
+class IA3(TargetedMethod):
     """One vector of scales for each chosen matrix."""
 
     Config = TargetedConfig
     starts_as_backbone = True
     config: TargetedConfig
-
-    @classmethod
-    def requires(cls, config: Any) -> tuple[str, ...]:
-        return ("attention", "feedforward")
 
     def attach(self, anatomy: Anatomy) -> None:
         self.anatomy = anatomy

@@ -9,51 +9,32 @@ Trainable parameters: 2 * width * bottleneck + bottleneck + width for each block
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 from torch import nn
 
-from ....bench.anatomy import Anatomy
-from ...contract import GradientConfig, Method, parameter_name
-from ...parts.bottleneck import Bottleneck
+from ....bench.anatomy.sublayer import Sublayer
+from ....bench.anatomy.tower import Block
+from ...parts.adapter import AdapterConfig, AdapterMethod
 
 
-class AdaptFormerConfig(GradientConfig):
+class AdaptFormerConfig(AdapterConfig):
     """Width, scale and input of the bottlenecks."""
 
-    size: ClassVar[str | None] = "bottleneck"
-
-    bottleneck: int = Field(gt=0, description="width between the two matrices")
     scale: float = Field(gt=0, description="factor of the bottleneck's output, or its first value")
     learned_scale: bool = Field(False, description="let each block's scale train")
     reads: Literal["input", "residual"] = Field("input", description="the MLP's input, or the residual stream")
 
 
-class AdaptFormer(Method):
+class AdaptFormer(AdapterMethod):
     """One bottleneck beside each feed-forward."""
 
     Config = AdaptFormerConfig
-    starts_as_backbone = True
     config: AdaptFormerConfig
 
-    @classmethod
-    def requires(cls, config: Any) -> tuple[str, ...]:
-        return ("feedforward",)
-
-    def attach(self, anatomy: Anatomy) -> None:
-        self.anatomy = anatomy
-        self.adapters = nn.ModuleDict()
-        for block in self.sized(anatomy.blocks):
-            config = self.config
-            adapter = Bottleneck(
-                block.feedforward.up.weight(),
-                block.width,
-                config.bottleneck,
-                "relu",
-                config.scale,
-                init="kaiming",
-                learned_scale=config.learned_scale,
-            )
-            self.adapters[parameter_name(block.name)] = adapter
-            block.feedforward.sublayer.beside(adapter, source="in" if config.reads == "input" else "residual")
+    def put(self, block: Block, sublayer: Sublayer) -> nn.Module:
+        config = self.config
+        adapter = self.bottleneck(block, "relu", config.scale, init="kaiming", learned_scale=config.learned_scale)
+        sublayer.beside(adapter, source="in" if config.reads == "input" else "residual")
+        return adapter

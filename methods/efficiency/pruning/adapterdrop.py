@@ -12,24 +12,22 @@ block that keeps its adapter.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from ....bench.anatomy import Anatomy
+from ....bench.anatomy.sublayer import Sublayer
 from ....bench.anatomy.tower import Block
-from ...contract import GradientConfig, Method, parameter_name
+from ...parts.adapter import AdapterConfig, AdapterMethod
 from ...parts.bottleneck import Activation, Bottleneck
 
 
-class AdapterDropConfig(GradientConfig):
+class AdapterDropConfig(AdapterConfig):
     """The adapters, and how many blocks do without."""
 
-    size: ClassVar[str | None] = "bottleneck"
-
-    bottleneck: int = Field(gt=0, description="width between the two matrices")
     activation: Activation = "relu"
     dropped: float = Field(ge=0, lt=1, description="share of the blocks without an adapter, from the first on")
     training: Literal["specialised", "robust"] = Field(
@@ -54,34 +52,31 @@ class Droppable(nn.Module):
         return y + residual
 
 
-class AdapterDrop(Method):
+class AdapterDrop(AdapterMethod):
     """Adapters that the first blocks can do without."""
 
     Config = AdapterDropConfig
-    starts_as_backbone = True
     config: AdapterDropConfig
 
-    @classmethod
-    def requires(cls, config: Any) -> tuple[str, ...]:
-        return ("feedforward",)
-
     def attach(self, anatomy: Anatomy) -> None:
-        self.anatomy = anatomy
-        self.adapters = nn.ModuleDict()
-        self.depth = max(len(tower.blocks) for tower in anatomy.towers.values())
-        for block, dropped in self.sized(self._places(anatomy)):
-            like, config = block.feedforward.up.weight(), self.config
-            adapter = Bottleneck(like, block.width, config.bottleneck, config.activation)
-            placed = Droppable(adapter, block.index, dropped)
-            self.adapters[parameter_name(block.name)] = placed
-            block.feedforward.sublayer.after(placed)
+        towers = list(anatomy.towers.values())
+        self.depth = max(len(tower.blocks) for tower in towers)
+        # for each block, how many of its tower do without in the end
+        self.dropped = {
+            b.name: round(self.config.dropped * len(tower.blocks)) for tower in towers for b in tower.blocks
+        }
+        super().attach(anatomy)
 
-    def _places(self, anatomy: Anatomy) -> Iterator[tuple[Block, int]]:
-        """Blocks that get an adapter, with the number of blocks of their tower that do without in the end."""
-        for tower in anatomy.towers.values():
-            dropped = round(self.config.dropped * len(tower.blocks))
-            for block in tower.blocks[dropped if self.config.training == "specialised" else 0 :]:
-                yield block, dropped
+    def places(self, anatomy: Anatomy) -> Iterator[tuple[str, Block, Sublayer]]:
+        for name, block, sublayer in super().places(anatomy):
+            if self.config.training == "robust" or block.index >= self.dropped[block.name]:
+                yield name, block, sublayer
+
+    def put(self, block: Block, sublayer: Sublayer) -> nn.Module:
+        adapter = self.bottleneck(block, self.config.activation)
+        placed = Droppable(adapter, block.index, self.dropped[block.name])
+        sublayer.after(placed)
+        return placed
 
     def before_step(self, step: int) -> None:
         if self.config.training == "robust":

@@ -12,6 +12,7 @@ of the norms of the blocks and of the final norm.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
@@ -19,7 +20,10 @@ from pydantic import Field
 from torch import nn
 
 from ....bench.anatomy import Anatomy
-from ...contract import GradientConfig, Method, parameter_name
+from ....bench.anatomy.sublayer import Sublayer
+from ....bench.anatomy.tower import Block
+from ...contract import GradientConfig
+from ...parts.adapter import AdapterMethod
 from ...parts.bottleneck import Activation, WithResidual
 from ...parts.hypercomplex import HypercomplexBottleneck
 
@@ -38,10 +42,11 @@ class CompacterConfig(GradientConfig):
     train_norms: bool = Field(True, description="train the norms of the blocks and the final one")
 
 
-class Compacter(Method):
+class Compacter(AdapterMethod):
     """Hypercomplex adapters with one shared set of left factors."""
 
     Config = CompacterConfig
+    starts_as_backbone = False
     config: CompacterConfig
 
     @classmethod
@@ -49,21 +54,25 @@ class Compacter(Method):
         return ("attention", "feedforward", *(("norms",) if config.train_norms else ()))
 
     def attach(self, anatomy: Anatomy) -> None:
-        self.anatomy, config = anatomy, self.config
+        config = self.config
         device = anatomy.blocks[0].feedforward.up.weight().device
         self.rule = nn.Parameter(torch.empty(config.terms, config.terms, config.terms, device=device))
         nn.init.normal_(self.rule, std=config.init_std)
-        self.adapters = nn.ModuleDict()
-        for block in anatomy.blocks:
-            attention = [block.attention.sublayer] if config.after != "feedforward" else []
-            for sublayer in (*attention, block.feedforward.sublayer):
-                adapter = HypercomplexBottleneck(
-                    self.rule, block.width, config.bottleneck, config.rank, config.activation
-                )
-                placed = WithResidual(adapter)
-                self.adapters[parameter_name(sublayer.name)] = placed
-                sublayer.after(placed)
+        super().attach(anatomy)
         if config.train_norms:
             for tower in anatomy.towers.values():
                 for place in (place for norm in tower.norms for place in norm.tensors.values()):
                     place.train()
+
+    def places(self, anatomy: Anatomy) -> Iterator[tuple[str, Block, Sublayer]]:
+        for block in anatomy.blocks:
+            attention = [block.attention.sublayer] if self.config.after != "feedforward" else []
+            for sublayer in (*attention, block.feedforward.sublayer):
+                yield sublayer.name, block, sublayer
+
+    def put(self, block: Block, sublayer: Sublayer) -> nn.Module:
+        config = self.config
+        adapter = HypercomplexBottleneck(self.rule, block.width, config.bottleneck, config.rank, config.activation)
+        placed = WithResidual(adapter)
+        sublayer.after(placed)
+        return placed

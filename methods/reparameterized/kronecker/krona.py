@@ -12,16 +12,17 @@ Trainable parameters, for W of (p * r, q * t) and A of (p, q): p * q + r * t.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from ....bench.anatomy import Anatomy
-from ....bench.anatomy.linear import Cast
-from ...contract import Method, TargetedConfig, parameter_name
+from ....bench.anatomy.linear import Cast, LinearPlace
+from ...contract import TargetedConfig, parameter_name
 from ...parts.kronecker import KroneckerSum, split
+from ...parts.targeted import TargetedMethod
 
 
 class KronAConfig(TargetedConfig):
@@ -32,30 +33,28 @@ class KronAConfig(TargetedConfig):
     scale: float = Field(gt=0, description="factor of the product")
 
 
-class KronA(Method):
+class KronA(TargetedMethod):
     """One `KroneckerSum` of a single term for each chosen matrix or feed-forward layer."""
 
     Config = KronAConfig
     starts_as_backbone = True
     config: KronAConfig
 
-    @classmethod
-    def requires(cls, config: Any) -> tuple[str, ...]:
-        return ("attention", "feedforward")
-
     def attach(self, anatomy: Anatomy) -> None:
+        if self.config.placement == "weights":
+            super().attach(anatomy)
+            return
         self.anatomy = anatomy
         self.factors = nn.ModuleDict()
-        if self.config.placement == "weights":
-            for name, place in anatomy.linears(self.config.targets).items():
-                factor = self._product(place.weight().shape, place.weight())
-                self.factors[parameter_name(name)] = factor
-                place.delta(factor)
-            return
         for block in anatomy.blocks:
             factor = self._product(torch.Size([block.width, block.width]), block.feedforward.up.weight())
             self.factors[parameter_name(block.name)] = factor
             block.feedforward.sublayer.beside(Cast(factor, factor.b))
+
+    def put(self, place: LinearPlace) -> nn.Module:
+        factor = self._product(place.weight().shape, place.weight())
+        place.delta(factor)
+        return factor
 
     def _product(self, shape: torch.Size, like: Tensor) -> KroneckerSum:
         (p, r), (q, t) = (split(size, self.config.left) for size in shape)

@@ -6,16 +6,16 @@ Trainable parameters: r * (d_in + d_out) for each matrix.
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ....bench.anatomy import Anatomy
 from ....bench.anatomy.linear import LinearPlace
-from ...contract import Method, MethodConfig, TargetedConfig, parameter_name
+from ...contract import MethodConfig, TargetedConfig
+from ...parts.targeted import TargetedMethod
 
 
 class LoRAConfig(TargetedConfig):
@@ -76,28 +76,19 @@ class LowRank(nn.Module):
         return scale * b @ a
 
 
-class LoRA(Method):
+class LoRA(TargetedMethod):
     """One `LowRank` beside each chosen matrix."""
 
     Config: ClassVar[type[MethodConfig]] = LoRAConfig
     starts_as_backbone = True
     config: LoRAConfig
 
-    @classmethod
-    def requires(cls, config: Any) -> tuple[str, ...]:
-        return ("attention", "feedforward")
-
-    def attach(self, anatomy: Anatomy) -> None:
-        self.anatomy = anatomy
-        self.factors = nn.ModuleDict()
-        for name, place in self.sized(anatomy.linears(self.config.targets).items()):
-            rank = min(place.d_in, place.d_out)
-            if self.config.r > rank:
-                raise ValueError(f"r={self.config.r} is above the rank of {name}, {rank}")
-            self.factors[parameter_name(name)] = self.put(place)
+    def check(self, name: str, place: LinearPlace) -> None:
+        rank = min(place.d_in, place.d_out)
+        if self.config.r > rank:
+            raise ValueError(f"r={self.config.r} is above the rank of {name}, {rank}")
 
     def put(self, place: LinearPlace) -> LowRank:
-        """Add the update of one matrix, and return the module with its parameters."""
         factor = self.factor(place.weight())
         place.delta(factor)
         return factor
