@@ -1,7 +1,8 @@
 """A baseline: what a run left, in one file that can be committed: exact facts, losses, scores and per-item values.
 
-JSON with a line for each cell: the columns of `facts.COLUMNS` (empty ones left out) and `per_item`. Item names and
-labels are kept once for each task. Logits are not kept, only the digest of the stored predictions.
+JSON with a line for each cell: the columns of `facts.COLUMNS` (empty ones left out) and `per_item`; and a line for each
+method on a backbone: `compare_costs.cost_facts`, counts only. Item names and labels are kept once for each task. Logits
+are not kept, only the digest of the stored predictions.
 """
 
 from __future__ import annotations
@@ -16,15 +17,21 @@ from .facts import COLUMNS
 from .records import Upgrades, versioned
 from .sides import Arrays, Labels, Side
 
-SCHEMA_VERSION = 1
-UPGRADES: Upgrades = {}  # as in `records`
+SCHEMA_VERSION = 2
+UPGRADES: Upgrades = {1: lambda content: {**content, "costs": []}}  # as in `records`; 1 knew no costs
 LEFT_OUT = {"finished", "selection", "attempt", "phase", "error"}  # say nothing of a cell that is ok
 
 
 def write_baseline(side: Side, protocol: str, file: Path) -> int:
     """Write the cells of one protocol; how many there are. AtlasError, and nothing written, where one is not ok."""
     rows = side.cells[side.cells["protocol"].eq(protocol)].to_dict("records")
-    if bad := [f"{row['method_name']} x {row['task']}: {row['status']}" for row in rows if row["status"] != "ok"]:
+    bad = [f"{row['method_name']} x {row['task']}: {row['status']}" for row in rows if row["status"] != "ok"]
+    bad += [
+        f"costs of {row['method_name']} on {row['backbone']}: {row['status']}"
+        for row in side.costs
+        if row["status"] != "ok"
+    ]
+    if bad:
         raise AtlasError(f"{file} is not written, since a cell is not ok: {bad[0]}")
     items: dict[str, list[str]] = {}
     lines = []
@@ -37,12 +44,18 @@ def write_baseline(side: Side, protocol: str, file: Path) -> int:
             if items.setdefault(row["task"], names) != names:
                 raise AtlasError(f"{file} is not written: {row['task']} was evaluated on different items")
             content["per_item"] = [_plain(value) for value in arrays["per_item"].tolist()]
-        lines.append(json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False))
+        lines.append(_line(content))
     top = {"schema_version": SCHEMA_VERSION, "protocol": protocol, "items": items, "labels": side.labels}
     head = ",\n".join(f"{json.dumps(key)}: {json.dumps(value, separators=(',', ':'))}" for key, value in top.items())
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("{\n" + head + ',\n"cells": [\n' + ",\n".join(lines) + "\n]\n}\n", encoding="utf-8")
+    listed = {"cells": lines, "costs": [_line(row) for row in side.costs]}
+    body = ",\n".join(f'"{name}": [\n' + ",\n".join(part) + "\n]" for name, part in listed.items())
+    file.write_text("{\n" + head + ",\n" + body + "\n}\n", encoding="utf-8")
     return len(lines)
+
+
+def _line(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def read_baseline(file: Path) -> dict[str, Any]:
@@ -53,7 +66,7 @@ def read_baseline(file: Path) -> dict[str, Any]:
         raise UsageError(f"baseline {file}: {error.strerror}; `bench check --update` writes one") from None
     except ValueError as error:
         raise UsageError(f"baseline {file}: {error}") from None
-    if lacking := [name for name in ("protocol", "items", "labels", "cells") if name not in content]:
+    if lacking := [name for name in ("protocol", "items", "labels", "cells", "costs") if name not in content]:
         raise UsageError(f"baseline {file}: it has no {lacking[0]!r}")
     return content
 
@@ -76,7 +89,7 @@ def baseline_side(content: Mapping[str, Any], name: str) -> Side:
         }
 
     cells = pd.DataFrame([{name: row.get(name) for name in COLUMNS} for row in rows], columns=COLUMNS)
-    return Side(name, cells, arrays, content["labels"])
+    return Side(name, cells, arrays, content["labels"], content["costs"])
 
 
 def task_labels(tasks: Iterable[str]) -> Labels:

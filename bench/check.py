@@ -11,9 +11,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from . import api
+from . import api, profiling
 from .baseline import baseline_side, read_baseline, task_labels, write_baseline
 from .compare import compare
+from .compare_costs import cost_facts
 from .compare_report import as_dict, as_markdown, as_text
 from .display import make_display
 from .errors import UsageError
@@ -77,20 +78,27 @@ def check_command(
             return 0
         before = baseline_side(content, str(baseline))
         if methods != "all":
-            before = replace(before, cells=before.cells[before.cells["method_name"].isin(names)])
+            cells = before.cells[before.cells["method_name"].isin(names)]
+            before = replace(before, cells=cells, costs=[row for row in before.costs if row["method_name"] in names])
         comparison = compare(before, now, complete=True)
         output.tell(comparison)
     return comparison.exit_code
 
 
 def _run(folder: Path, protocol: str, methods: str, jobs: int | None, *, quiet: bool) -> tuple[Side, list[str]]:
-    """What the protocol's cells leave in a folder, and the methods' names."""
+    """What the protocol's cells leave in a folder, with what each method costs, and the methods' names.
+
+    Costs are counted anew each time, not timed: memory ledger, operations, bytes.
+    """
     rules = load_protocol(protocol)
     tasks = list(dict.fromkeys(task for suite in rules.suites.values() for task in suite.tasks))
     planned = api.plan(methods, tasks, protocol=protocol, results=folder, existing="missing")
     shown = make_display("none" if quiet else "auto")
     cells, _ = api.fetch_assets(planned.run, shown)
     api.run_cells(cells, rules, Store(folder), shown, jobs)
+    with shown.busy("counting memory and operations"):
+        profiles = [profiling.take(subject, timed=False) for subject in profiling.subjects(rules, planned.cells)]
     found = folder_side(folder, "this run")
     rows = found.cells[found.cells["protocol"].eq(protocol)].reset_index(drop=True)
-    return replace(found, cells=rows, labels=task_labels(tasks)), planned.methods
+    costs = [cost_facts(profile) for profile in profiles]
+    return replace(found, cells=rows, labels=task_labels(tasks), costs=costs), planned.methods

@@ -89,19 +89,22 @@ class Rig:
         )
 
 
-def measure(subject: Subject, work: str) -> dict[str, Any]:
-    """The fields of a `CostProfile` that measuring finds. `work` is a folder for the adapter's file."""
+def measure(subject: Subject, work: str, timed: bool = True) -> dict[str, Any]:
+    """The fields of a `CostProfile` that measuring finds. `work` is a folder for the adapter's file.
+
+    Without `timed` only what is counted: ledgers, operations, parameters, bytes; seconds where it takes a minute.
+    """
     watch = PeakWatch()
     settle(subject.threads)
     rig = _rig(subject)
     weights = sum(parameter.numel() for parameter in rig.backbone.model.parameters())
     rig.backbone.model.eval()
-    bare = {batch: _calls(partial(rig.forward, batch), *LATENCY[batch]) for batch in LATENCY}
+    bare = {batch: _calls(partial(rig.forward, batch), *LATENCY[batch]) for batch in LATENCY if timed}
     watch.restart()
     method = rig.method = method_of(subject.method)
     method.attach(rig.backbone.anatomy)
     counts = count_parameters(weights, method, rig.head)
-    fit = ProfiledFit(rig, method, watch)
+    fit = ProfiledFit(rig, method, watch, TIMED_STEPS.get(subject.family, min(TIMED_STEPS.values())) if timed else 0)
     begun = time.perf_counter()
     fit.run()
     whole = time.perf_counter() - begun
@@ -120,8 +123,8 @@ def measure(subject: Subject, work: str) -> dict[str, Any]:
     ledger, operations = _inference_ledger(rig), _operations(rig)
     merged, reason = _when_merged(rig, partial(_operations, rig))
     notes += [reason] if reason else []
-    adapter = _adapter(rig, method, Path(work))
-    latencies = _latencies(rig, bare, mergeable=merged is not None)
+    file_bytes, switches = _adapter(rig, method, Path(work), timed)
+    latencies = _latencies(rig, bare, mergeable=merged is not None) if timed else []
     return {
         "parameters": counts,
         "notes": tuple(notes),
@@ -135,9 +138,9 @@ def measure(subject: Subject, work: str) -> dict[str, Any]:
             inference_per_item=operations // INFERENCE_BATCH,
             inference_per_item_merged=None if merged is None else merged // INFERENCE_BATCH,
         ),
-        "timings": (*timings, *latencies, *adapter[1]),
+        "timings": (*timings, *latencies, *switches),
         "fit_overhead_seconds": whole if fit.first_step is None else fit.first_step - begun,
-        "adapter_file_bytes": adapter[0],
+        "adapter_file_bytes": file_bytes,
     }
 
 
@@ -150,12 +153,13 @@ class ProfiledFit(Fit):
     A method that runs the loop several times has each run measured; the largest ledger and operations count.
     """
 
-    def __init__(self, rig: Rig, method: Method, watch: PeakWatch) -> None:
+    def __init__(self, rig: Rig, method: Method, watch: PeakWatch, timed_steps: int) -> None:
         subject = rig.subject
+        steps = FIRST_TIMED + timed_steps if timed_steps else COUNTED + 1
         settings = FamilySettings(
             backbone=subject.backbone.id,
             inputs=subject.inputs,
-            steps=FIRST_TIMED + TIMED_STEPS.get(subject.family, min(TIMED_STEPS.values())),
+            steps=steps,
             batch=subject.batch,
             eval_batch=INFERENCE_BATCH,
             head_lr=None if rig.head is None else 1e-3,
@@ -332,8 +336,8 @@ def _calls(function: Callable[[], object], rounds: int, calls: int) -> list[floa
     return seconds
 
 
-def _adapter(rig: Rig, method: Method, work: Path) -> tuple[int | None, list[Timing]]:
-    """Size of the published file, and seconds to load it from there and to switch to tensors at hand."""
+def _adapter(rig: Rig, method: Method, work: Path, timed: bool) -> tuple[int | None, list[Timing]]:
+    """Size of the published file; where `timed` also seconds to load it and to switch to tensors at hand."""
     from safetensors.torch import load_file, save_file
 
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in method.shipped().items()}
@@ -342,6 +346,8 @@ def _adapter(rig: Rig, method: Method, work: Path) -> tuple[int | None, list[Tim
     file = work / "adapter.safetensors"
     save_file(tensors, file)
     size = file.stat().st_size
+    if not timed:
+        return size, []
     loading = _calls(lambda: method.load_shipped(load_file(file)), 1, ADAPTER_ROUNDS)
     switching = _calls(lambda: method.load_shipped(tensors), 1, ADAPTER_ROUNDS)
     file.unlink()

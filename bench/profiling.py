@@ -143,12 +143,12 @@ def _fetch(planned: Plan) -> None:
     assets.fetch([asset for backbone in backbones for asset in registry("backbones").card(backbone).assets])
 
 
-def take(subject: Subject) -> CostProfile:
-    """Measure one subject in a child process; a failure is a profile that says so."""
+def take(subject: Subject, *, timed: bool = True) -> CostProfile:
+    """Measure one subject in a child process, or only count; a failure is a profile that says so."""
     started, load, fields = utc(), load_average(), {}
     try:
         with tempfile.TemporaryDirectory(prefix="peft-atlas-") as work:
-            fields = processes.call("peft_atlas.bench.profiler:measure", subject, work)
+            fields = processes.call("peft_atlas.bench.profiler:measure", subject, work, timed)
     except Exception as failure:
         fields = {"status": status_of(failure), "error": report_of(failure)}
     return CostProfile(

@@ -96,6 +96,22 @@ def test_a_regression_fails_in_every_form(made: Path, capsys: Captured, tmp_path
     assert failed == {("smoke.smoke-text", "lora"), ("smoke.smoke-vision", "linear")}
 
 
+def test_memory_operations_and_bytes_are_held_exactly(made: Path, capsys: Captured) -> None:
+    """Counted anew for each method on each backbone; an older baseline without costs is read, and compares none."""
+    content = json.loads((made / "smoke.json").read_text())
+    rows = {(row["method_name"], row["backbone"]): row for row in content["costs"]}
+    assert len(rows) == 5 and all(not row["times"] for row in rows.values())
+    exact = rows["lora", "tiny-bert"]["exact"]
+    assert exact["operations, train backward"] > exact["operations, train forward"] / 2 > 0
+    exact["ledger, activations"] -= 4
+    (made / "costs.json").write_text(json.dumps(content))
+    assert main(["check", *options(made, "costs.json")]) == 1
+    assert re.search(r"regression: lora: ledger, activations [\d,]+ -> [\d,]+ \(tiny-bert\)", capsys.readouterr().out)
+    del content["costs"]
+    (made / "costs.json").write_text(json.dumps({**content, "schema_version": 1}))
+    assert main(["check", *options(made, "costs.json")]) == 0
+
+
 def test_a_method_that_the_baseline_lacks_is_new_and_one_that_is_gone_fails(made: Path, capsys: Captured) -> None:
     def without_lora(cells: list[dict[str, Any]]) -> None:
         cells[:] = [cell for cell in cells if cell["method_name"] != "lora"]
@@ -129,7 +145,7 @@ def test_another_machine_is_compared_within_rounding(made: Path, capsys: Capture
         (None, "No such file or directory; `bench check --update` writes one"),
         ("not JSON", "Expecting value"),
         ("[]", "it has no schema_version"),
-        ('{"schema_version": 2}', "schema_version 2 is newer; this release reads up to 1"),
+        ('{"schema_version": 3}', "schema_version 3 is newer; this release reads up to 2"),
         ('{"schema_version": 1, "protocol": "smoke"}', "it has no 'items'"),
         (
             '{"schema_version": 1, "protocol": "embedded", "items": {}, "labels": {}, "cells": []}',
