@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .anatomy import Anatomy, anatomy_of
 from .anatomy.anatomy import ATTENTION, FEEDFORWARD
-from .anatomy.linear import LinearPlace, MatrixSite
+from .anatomy.linear import LinearPlace
 from .errors import UsageError
 from .names import Name, parse_one
 
@@ -105,7 +105,7 @@ def _low_rank(method: Method, is_dora: bool) -> Adapter:
 def _magnitudes(parts: list[Part]) -> Tensor:
     """The rows' magnitudes of a whole matrix; rows without an adapter keep their norm."""
     place, factor = parts[0]
-    weight = MatrixSite(place.module, place.transposed).weight()
+    weight = place.whole()
     sizes = torch.linalg.vector_norm(weight.to(factor.m.dtype), dim=1).detach()
     for place, factor in parts:
         sizes[_slots(place)] = factor.m.detach()
@@ -220,12 +220,14 @@ def _by_module(method: Method, own: Any) -> dict[str, list[Part]]:
 
 
 def _path(place: LinearPlace) -> str:
+    if place.reading.forward is not None:
+        raise UsageError(f"HF PEFT's format has no name for {place.name}: no call of its module multiplies by it")
     return place.name.removesuffix(".weight")
 
 
 def _rows(place: LinearPlace) -> int:
     """Output rows of the whole matrix."""
-    return int(MatrixSite(place.module, place.transposed).weight().shape[0])
+    return len(place.whole())
 
 
 def _slots(place: LinearPlace) -> Any:

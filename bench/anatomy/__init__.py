@@ -27,11 +27,11 @@ def anatomy_of(model: nn.Module) -> Anatomy:
     towers: dict[str, Tower] = {}
     inside: set[nn.Module] = set()
     for module in model.modules():
-        describe = describer(type(module).__name__)
+        describe = describer(module)
         if describe is None or module in inside:
             continue
         tower = describe(builder, module)
-        inside.update(module.modules())
+        inside.update(tower.module.modules())
         if tower.name in towers:
             tower.rename(f"{tower.name}{len(towers)}")
         towers[tower.name] = tower

@@ -21,6 +21,7 @@ TARGETS = {**{name: (name,) for name in (*ATTENTION, *FEEDFORWARD)},
 
 HEADS = {"classifier", "score", "head", "qa_outputs", "classification_head", "pre_classifier"}
 LIBRARIES = {"timm", "transformers", "open_clip", "diffusers"}
+HEADLESS = {"open_clip"}  # what is called a head there projects into the space that images and texts share
 
 
 def target_names(query: str) -> tuple[str, ...]:
@@ -104,7 +105,7 @@ class Anatomy:
 
     def biases(self) -> list[TensorPlace]:
         """Every bias vector (of linears, norms, the patch embedding)."""
-        return [place for place in self.tensors() if place.attribute == "bias"]
+        return [place for place in self.tensors() if place.attribute.endswith("bias") and place.parameter.dim()]
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters of a classifier on top, which stay as the user left them.
@@ -113,10 +114,10 @@ class Anatomy:
         everything outside the towers. Projections and output embeddings of a library's model belong to the backbone.
         """
         inside = {id(p) for tower in self.towers.values() for p in tower.module.parameters()}
-        is_library = type(self.model).__module__.partition(".")[0] in LIBRARIES
+        library = type(self.model).__module__.partition(".")[0]
         for name, parameter in self.model.named_parameters():
-            named = not HEADS.isdisjoint(name.split("."))
-            if named or (not is_library and id(parameter) not in inside):
+            named = library not in HEADLESS and not HEADS.isdisjoint(name.split("."))
+            if named or (library not in LIBRARIES and id(parameter) not in inside):
                 yield parameter
 
     def missing(self, requires: tuple[str, ...]) -> str | None:

@@ -28,7 +28,8 @@ class Context:
     mask: True = may attend, or additive float, broadcastable to (B, heads, L, S), or None. bias: additive position
     bias (T5) or None. causal: mask out the future; only read where mask is None. scale: of q k^T, None for 1/sqrt(D).
     softcap: bound c of the scaled scores s, which become c * tanh(s / c) before bias and mask (Gemma 2, arXiv
-    2408.00118, section 2), or None.
+    2408.00118, section 2), or None. stepwise: scores and weights are tensors of their own, as in a library that uses no
+    fused kernel; the same function, in another order of rounding.
     """
 
     mask: Tensor | None = None
@@ -37,6 +38,7 @@ class Context:
     scale: float | None = None
     dropout: float = 0.0
     softcap: float | None = None
+    stepwise: bool = False
 
     def widen(self, n: int, length: int, keys: int, device: torch.device) -> Context:
         """The context after `n` key columns that everyone sees were put at the left of (length, keys)."""
@@ -57,15 +59,16 @@ def attend(q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         repeats = q.shape[1] // k.shape[1]
         k, v = k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
     mask, causal = context.mask, context.causal and context.mask is None and q.shape[2] > 1
-    if causal and (context.bias is not None or context.softcap is not None):
+    in_steps = context.stepwise or context.softcap is not None
+    if causal and (context.bias is not None or in_steps):
         mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril(k.shape[2] - q.shape[2])
         causal = False
     if context.bias is not None:
         mask = _biased(mask, context.bias.to(q.dtype))
     if mask is not None and mask.dtype != torch.bool:
         mask = mask.to(q.dtype)
-    if context.softcap is not None:
-        return _attend_capped(q, k, v, mask, context, context.softcap)
+    if in_steps:
+        return _attend_in_steps(q, k, v, mask, context)
     return F.scaled_dot_product_attention(
         q, k, v, attn_mask=mask, dropout_p=context.dropout, is_causal=causal, scale=context.scale
     )
@@ -80,16 +83,18 @@ def _biased(mask: Tensor | None, bias: Tensor) -> Tensor:
     return mask + bias
 
 
-def _attend_capped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, context: Context, cap: float) -> Tensor:
-    """Attention with bounded scores, which torch's fused kernels do not know."""
-    scale = q.shape[-1] ** -0.5 if context.scale is None else context.scale
-    scores = torch.tanh(q @ k.transpose(2, 3) * scale / cap) * cap
+def _attend_in_steps(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, context: Context) -> Tensor:
+    """Attention without torch's fused kernels, which know no bounded scores."""
+    scale, cap = q.shape[-1] ** -0.5 if context.scale is None else context.scale, context.softcap
+    scores = q @ k.transpose(2, 3) * scale
+    if cap is not None:
+        scores = torch.tanh(scores / cap) * cap
     if mask is not None and mask.dtype == torch.bool:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     elif mask is not None:
         scores = scores + mask
-    # in single precision, as the library's own: half precision loses the small weights
-    weights = scores.softmax(-1, dtype=torch.float32).to(q.dtype)
+    # with bounded scores in single precision, as the library's own: half precision loses the small weights
+    weights = scores.softmax(-1, dtype=None if cap is None else torch.float32).to(q.dtype)
     return F.dropout(weights, context.dropout) @ v
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from .attention import Attention, Core, CorePlace
 from .edits import Edits
-from .linear import LinearPlace
+from .linear import PLAIN, LinearPlace, Reading
 from .sublayer import Sublayer
 from .tensors import Rows
 from .tower import Embedding, FeedForward, OpPlace
@@ -22,9 +22,9 @@ class Builder:
         self.model, self.edits = model, edits
         self.paths: dict[nn.Module, str] = {module: path for path, module in model.named_modules()}
 
-    def linear(self, module: Any, rows: Rows = None, transposed: bool = False) -> LinearPlace:
+    def linear(self, module: Any, rows: Rows = None, transposed: bool = False, reading: Reading = PLAIN) -> LinearPlace:
         """A weight matrix, or `rows` of its output."""
-        return LinearPlace(self.edits, module, f"{self.paths[module]}.weight", rows, transposed)
+        return LinearPlace(self.edits, module, f"{self.paths[module]}.{reading.weight}", rows, transposed, reading)
 
     def thirds(self, module: Any, transposed: bool = False) -> tuple[LinearPlace, LinearPlace, LinearPlace]:
         """Query, key and value of a matrix that holds them one after the other."""

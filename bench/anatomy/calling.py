@@ -15,9 +15,9 @@ def hidden_of(args: tuple[Any, ...], kwargs: dict[str, Any], name: str = "hidden
 def with_hidden(
     args: tuple[Any, ...], kwargs: dict[str, Any], value: Tensor, name: str = "hidden_states"
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The same call with other hidden states."""
+    """The same call with other hidden states; torch's self-attention takes them three times."""
     if args:
-        return (value, *args[1:]), kwargs
+        return tuple(value if arg is args[0] else arg for arg in args), kwargs
     return args, {**kwargs, name: value}
 
 

@@ -48,6 +48,7 @@ class Chain:
         self.module = module
         self.ops: list[Op] = []
         self.innermost: Op | None = None  # replaces the class's forward: called as innermost(module, *args, **kwargs)
+        self.takers = 0  # how many want it replaced
         self.previous = module.__dict__.get("forward")  # somebody else's instance forward
         self._link()
 
@@ -84,9 +85,17 @@ class Chain:
         self.ops = [other for other in self.ops if other is not op]
         self._tidy()
 
-    def replace(self, innermost: Op | None) -> None:
-        """Replace (or give back, with None) the innermost forward."""
+    def take_over(self, innermost: Op) -> None:
+        """Replace the innermost forward; whoever replaces one that is replaced already must bring the same."""
         self.innermost = innermost
+        self.takers += 1
+        self._tidy()
+
+    def give_back(self) -> None:
+        """Undo one `take_over`; the class's forward comes back with the last."""
+        self.takers -= 1
+        if not self.takers:
+            self.innermost = None
         self._tidy()
 
     def _tidy(self) -> None:
@@ -120,8 +129,11 @@ def any_op(op: Op) -> bool:
 
 
 def replace_forward(module: nn.Module, forward: Op) -> Handle:
-    """Use `forward(module, *args, **kwargs)` in place of the class's own, inside all ops."""
-    chain_of(module).replace(forward)
+    """Use `forward(module, *args, **kwargs)` in place of the class's own, inside all ops.
+
+    Several places of one module may ask for it, all with the same forward, which stays until the last handle is gone.
+    """
+    chain_of(module).take_over(forward)
     return Handle(partial(_give_back, module))
 
 
@@ -135,4 +147,4 @@ def _drop(module: nn.Module, op: Op) -> None:
 def _give_back(module: nn.Module) -> None:
     chain = module.__dict__.get("forward")
     if isinstance(chain, Chain):
-        chain.replace(None)
+        chain.give_back()

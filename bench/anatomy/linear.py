@@ -19,9 +19,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .chain import Chain, Handle, any_op, around
+from .chain import Handle, Op, any_op, around, replace_forward
 from .edits import Edits, Unmergeable
 from .tensors import Rows, RowsOf, TensorPlace, rows_index
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a matrix is read that is not simply the weight of a module called for it.
+
+    `weight` and `bias` are its names in its module. Where no call of that module multiplies by it and nothing else,
+    `reader` is the module whose forward reads it, and `forward` takes the place of that forward while the matrix has
+    edits: it must compute the same, and multiply through the matrix's `MatrixSite`.
+    """
+
+    weight: str = "weight"
+    bias: str = "bias"
+    reader: nn.Module | None = None
+    forward: Op | None = None
+
+
+PLAIN = Reading()
 
 
 @dataclass(eq=False)
@@ -61,8 +79,9 @@ class MatrixSite:
 
     merge_rank = 1
 
-    def __init__(self, module: nn.Module, transposed: bool) -> None:
-        self.module, self.transposed = module, transposed
+    def __init__(self, module: nn.Module, transposed: bool, reading: Reading = PLAIN) -> None:
+        self.module, self.transposed, self.reading = module, transposed, reading
+        self.handle: Handle | None = None
         self.edits: list[Edit] = []
         self.merged = False
         self._sort()
@@ -71,6 +90,15 @@ class MatrixSite:
         self.reparams = [edit for edit in self.edits if edit.verb == "reparam"]
         self.others = [edit for edit in self.edits if edit.verb != "reparam"]
         self.changes_input = any(edit.is_inner for edit in self.others)
+
+    def install(self) -> None:
+        """Take part in the forward pass; a matrix without edits does not."""
+        self.module.__dict__["_atlas_site"] = self
+        reader, forward = self.reading.reader, self.reading.forward
+        if reader is None or forward is None:
+            self.handle = around(self.module, self, inside=any_op)
+        else:
+            self.handle = replace_forward(reader, forward)
 
     def add(self, edit: Edit) -> None:
         """Register an edit, outside those already there; a merged matrix takes none."""
@@ -83,10 +111,8 @@ class MatrixSite:
         """Take an edit out."""
         self.edits = [other for other in self.edits if other is not edit]
         self._sort()
-        if not self.edits:
-            chain = self.module.__dict__.get("forward")
-            if isinstance(chain, Chain):
-                chain.drop(self)
+        if not self.edits and self.handle is not None:
+            self.handle.remove()
             self.module.__dict__.pop("_atlas_site", None)
 
     # forward ---------------------------------------------------------------------------------------------------
@@ -113,11 +139,11 @@ class MatrixSite:
             weight = RowsOf(edit.rows, edit.function)(weight)
         for edit in reversed(columns):  # the last one registered sees the input first
             weight = RowsOf(edit.rows, edit.on_weight)(weight)
-        self.module.__dict__["weight"] = weight.t() if self.transposed else weight
+        self.module.__dict__[self.reading.weight] = weight.t() if self.transposed else weight
         try:
             return next(x)
         finally:
-            del self.module.__dict__["weight"]
+            del self.module.__dict__[self.reading.weight]
 
     def _inputs(self, x: Tensor) -> tuple[list[Tensor], Tensor, list[Edit]]:
         """What each edit sees as its input, what the matrix sees, and edits of slices that must go into its columns."""
@@ -141,7 +167,7 @@ class MatrixSite:
 
     def weight(self) -> Tensor:
         """The frozen matrix as (out, in), restored where it is stored quantised."""
-        weight: Any = self.module._parameters["weight"]
+        weight: Any = self.module._parameters[self.reading.weight]
         if hasattr(weight, "dequantize_weight"):
             weight = weight.dequantize_weight()
         return weight.t() if self.transposed else weight
@@ -151,22 +177,22 @@ class MatrixSite:
         """Fold all edits into weight and bias. A copy is kept; a bias is created where a shift needs one."""
         if self.merged:
             return Handle(_nothing)
-        module = self.module
-        weight, bias = self.weight().clone(), module._parameters.get("bias")
-        kept = (module._parameters["weight"].detach().clone(), bias)  # type: ignore[union-attr]
+        parameters, names = self.module._parameters, self.reading
+        weight, bias = self.weight().clone(), parameters.get(names.bias)
+        kept = (parameters[names.weight].detach().clone(), bias)  # type: ignore[union-attr]
         new_bias = weight.new_zeros(weight.shape[0]) if bias is None else bias.clone()
         for edit in self.reparams + self.others:
             rows = torch.arange(weight.shape[0]) if edit.rows is None else rows_index(edit.rows, weight)
             weight[rows], new_bias[rows] = _merge_rows(edit, weight[rows], new_bias[rows])
-        module._parameters["weight"].data.copy_(weight.t() if self.transposed else weight)  # type: ignore[union-attr]
+        parameters[names.weight].data.copy_(weight.t() if self.transposed else weight)  # type: ignore[union-attr]
         if bias is not None or bool(new_bias.any()):
-            module._parameters["bias"] = nn.Parameter(new_bias, requires_grad=False)
+            parameters[names.bias] = nn.Parameter(new_bias, requires_grad=False)
         self.merged = True
         return Handle(partial(self._unmerge, *kept))
 
     def _unmerge(self, weight: Tensor, bias: nn.Parameter | None) -> None:
-        self.module._parameters["weight"].data.copy_(weight)  # type: ignore[union-attr]
-        self.module._parameters["bias"] = bias
+        self.module._parameters[self.reading.weight].data.copy_(weight)  # type: ignore[union-attr]
+        self.module._parameters[self.reading.bias] = bias
         self.merged = False
 
 
@@ -237,10 +263,18 @@ def _merge_rows(edit: Edit, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tenso
 class LinearPlace(TensorPlace):
     """A linear map (B, ..., d_in) -> (B, ..., d_out): a module's matrix, or some of its output rows."""
 
-    def __init__(self, edits: Edits, module: nn.Module, name: str, rows: Rows = None, transposed: bool = False) -> None:
-        super().__init__(edits, module, "weight", name, rows)
-        self.transposed = transposed
-        weight: Any = module._parameters["weight"]
+    def __init__(
+        self,
+        edits: Edits,
+        module: nn.Module,
+        name: str,
+        rows: Rows = None,
+        transposed: bool = False,
+        reading: Reading = PLAIN,
+    ) -> None:
+        super().__init__(edits, module, reading.weight, name, rows, reading.reader)
+        self.transposed, self.reading = transposed, reading
+        weight: Any = module._parameters[reading.weight]
         out_features, in_features = reversed(weight.shape) if transposed else weight.shape
         self.d_in = int(getattr(module, "in_features", in_features))
         if isinstance(rows, Tensor):
@@ -253,20 +287,25 @@ class LinearPlace(TensorPlace):
 
     def weight(self) -> Tensor:
         """(d_out, d_in), a view where the storage allows; restored where the base is quantised."""
-        weight = MatrixSite(self.module, self.transposed).weight()
+        weight = self.whole()
         return weight if self.rows is None else weight[self.rows]
 
     value = weight
+
+    def whole(self) -> Tensor:
+        """The fused matrix that these rows are of, all its rows."""
+        return MatrixSite(self.module, self.transposed, self.reading).weight()
 
     def part_of(self, whole: Tensor) -> Tensor:
         return super().part_of(whole.t() if self.transposed else whole)
 
     def bias(self) -> TensorPlace | None:
         """The bias of these rows, as a place of its own."""
-        if self.module._parameters.get("bias") is None:
+        attribute = self.reading.bias
+        if self.module._parameters.get(attribute) is None:
             return None
-        name = self.name.removesuffix(".weight") + ".bias"
-        return TensorPlace(self.edits, self.module, "bias", name, self.rows)
+        name = self.name.removesuffix(self.reading.weight) + attribute
+        return TensorPlace(self.edits, self.module, attribute, name, self.rows, self.reader)
 
     def linear(self, x: Tensor) -> Tensor:
         """This map, as it was pretrained, on other input."""
@@ -315,9 +354,8 @@ class LinearPlace(TensorPlace):
     def _site(self) -> MatrixSite:
         site = self.module.__dict__.get("_atlas_site")
         if site is None:
-            site = MatrixSite(self.module, self.transposed)
-            self.module.__dict__["_atlas_site"] = site
-            around(self.module, site, inside=any_op)
+            site = MatrixSite(self.module, self.transposed, self.reading)
+            site.install()
         return site
 
     def _edit(self, edit: Edit) -> Handle:

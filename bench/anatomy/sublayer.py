@@ -86,18 +86,23 @@ class _Exit:
         output = next(*args, **kwargs)
         y = output_of(output)
         seen = self.seen
-        stream = seen.stream
+        inputs, stream = _grouped_as(y, seen.inputs), _grouped_as(y, seen.stream)
         for verb, function in self.edits:
             if verb == "after":
                 y = seen.run(function, y)
             elif verb == "beside":
-                y = y + seen.run(function, seen.inputs).to(y.dtype)
+                y = y + seen.run(function, inputs).to(y.dtype)
             elif verb == "beside_stream":
                 y = y + seen.run(function, stream).to(y.dtype)
             else:
                 y = y + seen.run(function, stream + y).to(y.dtype)  # type: ignore[operator]
         seen.inputs = seen.stream = None
         return with_output(output, y)
+
+
+def _grouped_as(y: Tensor, x: Tensor | None) -> Tensor | None:
+    """x with its tokens in the sequences of y: TimeSformer's temporal attention makes one of each patch's frames."""
+    return x if x is None or x.shape == y.shape else x.reshape(y.shape)
 
 
 class Sublayer:

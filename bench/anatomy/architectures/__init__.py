@@ -1,7 +1,8 @@
 """One file per architecture: how its modules become the places of a tower.
 
 To add one, write `tower(builder, stack) -> Tower` in a new file and list the stack's class name in `ARCHITECTURES`
-(or call `register`, from a plug-in). The stack is the module that owns the blocks.
+(or call `register`, from a plug-in); with the library before it where two libraries use the same name. The stack is the
+module that owns the blocks.
 """
 
 from __future__ import annotations
@@ -39,6 +40,13 @@ ARCHITECTURES: dict[str, str] = {
     "CLIPTextModel": "clip",
     "CLIPTextTransformer": "clip",
     "BloomModel": "bloom",
+    "ViTModel": "vit",
+    "VideoMAEModel": "videomae",
+    "TimesformerModel": "timesformer",
+    "open_clip.CLIP": "open_clip",
+    "open_clip.VisionTransformer": "open_clip",
+    "open_clip.TextTransformer": "open_clip",
+    "Transformer2DModel": "transformer_2d",
 }
 
 _registered: dict[str, Describe] = {}
@@ -49,13 +57,13 @@ def register(class_name: str, describe: Describe) -> None:
     _registered[class_name] = describe
 
 
-def describer(class_name: str) -> Describe | None:
-    """The function that describes stacks of this class, or None."""
-    if class_name in _registered:
-        return _registered[class_name]
-    if class_name not in ARCHITECTURES:
-        return None
-    return importlib.import_module(f".{ARCHITECTURES[class_name]}", __name__).tower
+def describer(stack: object) -> Describe | None:
+    """The function that describes stacks of this object's class, or None."""
+    name, library = type(stack).__name__, type(stack).__module__.partition(".")[0]
+    if name in _registered:
+        return _registered[name]
+    file = ARCHITECTURES.get(f"{library}.{name}") or ARCHITECTURES.get(name)
+    return None if file is None else importlib.import_module(f".{file}", __name__).tower
 
 
 def known() -> list[str]:
