@@ -22,7 +22,7 @@ from torch import nn
 
 from .tiny import BLOCKS, LACKS, NAMES, WIDTH, outputs, tiny
 
-SMALL = {"r": 4, "alpha": 8, "tokens": 3, "bottleneck": 4, "hidden": 8}
+SMALL = {"r": 4, "alpha": 8, "tokens": 3, "bottleneck": 4, "hidden": 8, "d": 60}
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "lora": [{"targets": "all"}],
     "bitfit": [{"biases": "query+intermediate"}],
@@ -375,6 +375,7 @@ def lst(config: Any, anatomy: Anatomy) -> int:
 
 CLOSED_FORMS: dict[str, Callable[[Any, Anatomy], int]] = {
     "lst": lst,
+    "said": lambda c, a: c.d,
     "fishmask": share,
     "pafi": share,
     "mezo": lambda c, a: sum(p.numel() for p in a.model.parameters()),

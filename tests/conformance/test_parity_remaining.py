@@ -11,8 +11,10 @@ from peft_atlas.bench.anatomy import anatomy_of
 from peft_atlas.bench.anatomy.ladder import Rung
 from peft_atlas.bench.ledger import SavedTensors, tensors_of
 from peft_atlas.methods.contract import Method
+from peft_atlas.methods.parts.fastfood import Fastfood
 from peft_atlas.methods.parts.pruned import channels, head_dimensions, units
 from peft_atlas.methods.parts.side_network import SideBlock, SideNetwork
+from scipy.linalg import hadamard
 from torch import Tensor, nn
 
 from .test_ladder import block_outputs
@@ -158,3 +160,76 @@ def test_lst_may_keep_the_backbones_output(name: str) -> None:
     with torch.no_grad():
         gates[0].fill_(5.0)  # over a temperature of 0.1
     assert_same(t.outputs(), before)
+
+
+# said --------------------------------------------------------------------------------------------------------------
+
+
+def columns_of(projection: Fastfood) -> Tensor:
+    """The projection as a matrix (n, d), by what it does to each basis vector."""
+    return torch.stack([projection(e) for e in torch.eye(projection.d)], 1)
+
+
+def drawn(d: int, n: int, seed: int) -> Fastfood:
+    return Fastfood(d, n, torch.Generator().manual_seed(seed), torch.device("cpu")).double()
+
+
+@pytest.mark.parametrize(("d", "n"), [(5, 3), (8, 8), (11, 50), (1000, 1500), (70, 4097), (2, 1)])
+def test_fastfood_is_the_dense_product(d: int, n: int) -> None:
+    projection = drawn(d, n, seed=3)
+    blocks, size = projection.gains.shape
+    h, order = torch.from_numpy(hadamard(size)).double(), projection.order.view(blocks, size) % size
+    dense = torch.cat(
+        [h @ torch.diag(g) @ torch.eye(size)[o] @ h @ torch.diag(b.double())
+         for g, o, b in zip(projection.gains, order, projection.signs, strict=True)]
+    )[:n, :d]  # fmt: skip
+    assert_same(columns_of(projection), dense)
+    values = torch.randn(n)
+    assert_same(projection.transposed(values), dense.t() @ values)
+    assert all(sorted(o.tolist()) == list(range(size)) for o in order)
+
+
+def test_fastfood_is_an_isometry_in_the_mean() -> None:
+    d, n, draws = 6, 20, 4000
+    inner, outer = torch.zeros(d, d), torch.zeros(n, n)
+    for seed in range(draws):
+        p = columns_of(drawn(d, n, seed))
+        inner, outer = inner + p.t() @ p / draws, outer + p @ p.t() / draws
+    # entries of P have deviation n^-0.5, so those of the two products at most (3 / n)^0.5 and (3 d)^0.5 / n
+    assert float((inner - torch.eye(d)).abs().max()) < 5 * (3 / n / draws) ** 0.5
+    assert float((outer - torch.eye(n) * d / n).abs().max()) < 5 * (3 * d / draws) ** 0.5 / n
+
+
+@pytest.mark.parametrize("name", ["vit", "gpt2", "t5"])
+def test_said_moves_each_layer_by_its_scale_times_the_projection(name: str) -> None:
+    t = tiny(name, dtype=torch.float64)
+    method = ours("said", t.model, d=40)
+    assert method.anatomy is not None
+    weights, blocks = method.anatomy.weights(), method.anatomy.blocks
+    inside = [set(block.module.parameters()) for block in blocks]
+    with torch.no_grad():
+        method.theta.normal_()
+        method.scales.uniform_(0.5, 2.0)
+    assert method.theta.numel() + method.scales.numel() == 40 and len(method.scales) == len(blocks) + 1
+    unmerged, before = t.outputs(), [places[0].value().clone() for places in weights.values()]
+    direction = torch.randn_like(unmerged)
+    here = torch.autograd.grad((unmerged * direction).sum(), (method.theta, method.scales))
+    layers = [
+        next((i for i, block in enumerate(inside) if places[0].parameter in block), len(blocks))
+        for places in weights.values()
+    ]
+    method.merge()
+    merged = {place.parameter for places in weights.values() for place in places}
+    for parameter in merged:
+        parameter.requires_grad_(True)
+    (t.outputs() * direction).sum().backward()
+    by_theta, by_scale = torch.zeros_like(method.theta), torch.zeros_like(method.scales)
+    for places, projection, layer, old in zip(weights.values(), method.projections, layers, before, strict=True):
+        dense, scale = columns_of(projection), method.scales[layer].detach()
+        assert_same((places[0].value() - old).flatten(), scale * dense @ method.theta)
+        gradients = [p.part_of(p.parameter.grad).flatten() for p in places if p.parameter.grad is not None]
+        if gradients:
+            back = dense.t() @ torch.stack(gradients).sum(0)
+            by_theta, by_scale[layer] = by_theta + scale * back, by_scale[layer] + back @ method.theta.detach()
+    assert_same(here[0], by_theta)
+    assert_same(here[1], by_scale)
