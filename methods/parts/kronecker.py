@@ -50,6 +50,22 @@ class Borrowed:
 
     parameter: nn.Parameter
 
+    def value(self) -> Tensor:
+        """The left factors (t, p, q)."""
+        return self.parameter
+
+
+@dataclass(frozen=True)
+class BorrowedProduct:
+    """Left factors A_i = L_i R_i of low rank, with L (t, p, k) and R (t, k, q) that another module owns."""
+
+    left: nn.Parameter
+    right: nn.Parameter
+
+    def value(self) -> Tensor:
+        """The left factors (t, p, q)."""
+        return self.left @ self.right
+
 
 class KroneckerSum(nn.Module):
     """x -> scale * (sum_i A_i (x) B_i) x, with B_i = U_i V_i where `v` is given (`b` is U then).
@@ -58,17 +74,21 @@ class KroneckerSum(nn.Module):
     """
 
     def __init__(
-        self, a: nn.Parameter | Borrowed, b: nn.Parameter, v: nn.Parameter | None = None, scale: float = 1.0
+        self,
+        a: nn.Parameter | Borrowed | BorrowedProduct,
+        b: nn.Parameter,
+        v: nn.Parameter | None = None,
+        scale: float = 1.0,
     ) -> None:
         super().__init__()
-        self.borrowed = a if isinstance(a, Borrowed) else None
-        self.own = None if isinstance(a, Borrowed) else a
+        self.own = a if isinstance(a, nn.Parameter) else None
+        self.borrowed = None if isinstance(a, nn.Parameter) else a
         self.b, self.v, self.scale = b, v, scale
 
     @property
     def a(self) -> Tensor:
         """The left factors (t, p, q)."""
-        left = self.own if self.borrowed is None else self.borrowed.parameter
+        left = self.own if self.borrowed is None else self.borrowed.value()
         assert left is not None
         return left
 

@@ -22,7 +22,7 @@ from torch import nn
 
 from .tiny import BLOCKS, LACKS, NAMES, WIDTH, outputs, tiny
 
-SMALL = {"r": 4, "alpha": 8, "tokens": 3, "bottleneck": 4, "hidden": 8, "d": 60}
+SMALL = {"r": 4, "alpha": 8, "tokens": 3, "bottleneck": 4, "hidden": 8, "d": 60, "terms": 4}
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "lora": [{"targets": "all"}],
     "bitfit": [{"biases": "query+intermediate"}],
@@ -51,6 +51,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "llm-adapters": [{"placement": "series"}, {"placement": "lora"}],
     "child-tuning": [{"mode": "F"}],
     "lst": [{"skipped": 0, "keeps_output": True}],
+    "kadaptation": [{"rule_rank": 0, "bias": False, "rank": 2}],
 }
 # Each verb of the anatomy is used by one of these, which meet every architecture; the others meet one of each family.
 EVERYWHERE = {
@@ -373,9 +374,17 @@ def lst(config: Any, anatomy: Anatomy) -> int:
     return total
 
 
+def kadaptation(config: Any, anatomy: Anatomy) -> int:
+    chosen = anatomy.linears("q+v").items()
+    rules = 2 * (2 * config.rule_rank * config.terms**2 if config.rule_rank else config.terms**3)
+    biases = {(name.rpartition(".")[0], place.d_out) for name, place in chosen} if config.bias else set()
+    return rules + config.rank * sum(p.d_in + p.d_out for _, p in chosen) + sum(size for _, size in biases)
+
+
 CLOSED_FORMS: dict[str, Callable[[Any, Anatomy], int]] = {
     "lst": lst,
     "said": lambda c, a: c.d,
+    "kadaptation": kadaptation,
     "fishmask": share,
     "pafi": share,
     "mezo": lambda c, a: sum(p.numel() for p in a.model.parameters()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from peft_atlas.bench.anatomy import anatomy_of
 from peft_atlas.bench.anatomy.ladder import Rung
 from peft_atlas.bench.ledger import SavedTensors, tensors_of
+from peft_atlas.bench.params import count
 from peft_atlas.methods.contract import Method
 from peft_atlas.methods.parts.fastfood import Fastfood
 from peft_atlas.methods.parts.pruned import channels, head_dimensions, units
@@ -233,3 +235,45 @@ def test_said_moves_each_layer_by_its_scale_times_the_projection(name: str) -> N
             by_theta, by_scale[layer] = by_theta + scale * back, by_scale[layer] + back @ method.theta.detach()
     assert_same(here[0], by_theta)
     assert_same(here[1], by_scale)
+
+
+# kadaptation -------------------------------------------------------------------------------------------------------
+
+
+def test_kadaptation_trains_as_many_numbers_as_the_authors_count() -> None:
+    """Their table has averages over 20 tasks with the tasks' heads, and the heads alone as the linear probe."""
+    assert count("kadaptation", "vit-base-patch32-224").adapter == 79_699 - 29_523
+
+
+@pytest.mark.parametrize("rule_rank", [0, 2])
+def test_kadaptation_is_a_sum_of_kronecker_products(rule_rank: int) -> None:
+    t = tiny("vit", dtype=torch.float64)
+    assert not any(parameter.requires_grad for parameter in t.model.parameters())
+    method = ours("kadaptation", t.model, terms=4, rule_rank=rule_rank, scale=3.0)
+    assert method.anatomy is not None
+    with torch.no_grad():
+        for parameter in method.parameters():
+            parameter.normal_(std=0.5)
+    dense = tiny("vit", dtype=torch.float64).model
+    modules, update = dict(dense.named_modules()), {}
+    for name, place in method.anatomy.linears("q+v").items():
+        letter, factor = name[-1], method.factors[name.replace(".", "_")]
+        rules = [method.rules[key] for key in ([f"{letter}_left", f"{letter}_right"] if rule_rank else [letter])]
+        left = rules[0] @ rules[1] if rule_rank else rules[0]
+        delta = sum(torch.kron(left[i], factor.b[i] @ factor.v[i]) for i in range(4)) * 3.0
+        bias = method.biases[f"{name.rpartition('.')[0]}_{WIDTH}".replace(".", "_")]
+        update[place.name, letter] = (delta, bias)
+    for path in {path for path, _ in update}:
+        module = modules[path.removesuffix(".weight")]
+        (q, shift), (v, _) = update[path, "q"], update[path, "v"]
+        none = torch.zeros(WIDTH, WIDTH)
+        weight = module.weight + torch.cat([q, none, v])
+        bias = module.bias + torch.cat([shift, none[0], shift])
+        module.forward = partial(F.linear, weight=weight, bias=bias)  # type: ignore[method-assign]
+    parameters = list(method.parameters())
+    here, there = t.outputs(), dense(**t.inputs).flatten()
+    assert_same(here, there)
+    direction = torch.randn_like(here)
+    ours_, theirs = (torch.autograd.grad((y * direction).sum(), parameters) for y in (here, there))
+    for a, b in zip(ours_, theirs, strict=True):
+        assert_same(a, b)
