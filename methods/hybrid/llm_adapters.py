@@ -1,9 +1,10 @@
 """LLM-Adapters: the best places of three adapters in a decoder (Hu et al. 2023, arXiv 2304.01933, section 3).
 
 series: y -> y + W_up tanh(W_down y) behind the feed-forward (equation 3); parallel: y -> f(x) + W_up tanh(W_down x)
-beside it (equation 4); lora: low-rank updates of the attention's q, k, v and of the feed-forward's matrices. The
-bottlenecks have no biases, as in the authors' code. That code draws both matrices from N(0, 0.02^2); here W_up starts
-at zero, its other option, so that all three placements start as the backbone.
+beside it (equation 4); lora: low-rank updates of q, k, v, up and down, as in the authors' commands, which leave out o
+and the gate. The bottlenecks have no biases, as in the authors' code. That code draws both matrices from N(0, 0.02^2);
+here W_up starts at zero, its other option, so that all three placements start as the backbone. Its parallel adapter
+stands beside each of the matrices up and down; the equation, which has one beside the feed-forward, is taken here.
 
 Trainable parameters: 2 * width * bottleneck for each block (series, parallel), or r * (d_in + d_out) for each of the
 chosen matrices (lora).
@@ -24,7 +25,7 @@ from ..parts.adapter import AdapterMethod
 from ..parts.bottleneck import Activation, WithResidual
 from ..reparameterized.low_rank.lora import LowRank
 
-LORA_TARGETS = "q+k+v+feedforward"
+LORA_TARGETS = "q+k+v+up+down"
 
 
 class LLMAdaptersConfig(GradientConfig):

@@ -285,7 +285,7 @@ def adapterdrop_size(config: Any, anatomy: Anatomy) -> int:
 def llm_adapters_size(config: Any, anatomy: Anatomy) -> int:
     if config.placement != "lora":
         return len(anatomy.blocks) * 2 * WIDTH * config.bottleneck
-    chosen = [place for name, place in anatomy.linears("all").items() if not name.endswith(".o")]
+    chosen = [place for name, place in anatomy.linears("all").items() if not name.endswith((".o", ".gate"))]
     return sum(config.r * (place.d_in + place.d_out) for place in chosen)
 
 

@@ -230,7 +230,7 @@ def test_llm_adapters_placements(name: str) -> None:
         t, other = tiny(name, dtype=torch.float64), tiny(name, dtype=torch.float64)
         method = ours("llm-adapters", t.model, placement=placement, bottleneck=4, r=4, alpha=8)
         if placement == "lora":
-            twin = ours("lora", other.model, r=4, alpha=8, targets="q+k+v+feedforward")
+            twin = ours("lora", other.model, r=4, alpha=8, targets="q+k+v+up+down")
         else:
             twin = ours("adapter-pfeiffer" if placement == "series" else "adapter-parallel", other.model, bottleneck=4)
             for bottleneck in [module for module in twin.modules() if isinstance(module, Bottleneck)]:

@@ -38,7 +38,7 @@ class CompacterConfig(GradientConfig):
     after: Literal["attention+feedforward", "feedforward"] = Field(
         "attention+feedforward", description="sublayers that get an adapter; feedforward alone is Compacter++"
     )
-    init_std: float = Field(0.01, gt=0, description="deviation of the first A")
+    init_std: float = Field(1e-4, gt=0, description="deviation of the first A")
     train_norms: bool = Field(True, description="train the norms of the blocks and the final one")
 
 
