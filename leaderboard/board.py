@@ -332,6 +332,10 @@ class Board(_Strict):
     published: tuple[Published, ...]
     releases: tuple[Release, ...]
 
+    def tasks_metric(self, task: str) -> str:
+        """The metric of a task; of one without any record, "unknown"."""
+        return self.tasks[task].metric if task in self.tasks else "unknown"
+
 
 COSTS: dict[str, tuple[str, str]] = {  # what a trade-off can be against: title, unit
     "trainable": ("trainable parameters", ""),

@@ -11,6 +11,7 @@ from ..bench import profiling
 from ..bench.costs import CostProfile
 from ..bench.environment import machine_class
 from ..bench.errors import UsageError
+from ..bench.plan import settings_hash
 from ..bench.records import BackboneIdentity, Cell, MethodIdentity, ProtocolIdentity, TaskIdentity
 from ..bench.registry import registry
 from . import board
@@ -50,7 +51,8 @@ def costs_of(arena: Arena, costs: Sequence[board.Cost], keys: Sequence[str]) -> 
 
 
 def _key(protocol: Protocol, row: Mapping[str, Any]) -> str | None:
-    """The key of the profile that serves a row's cell; None where the task is not known here."""
+    """The key of the profile that serves a row's cell; None where the task is not known here, or the protocol has
+    other settings by now."""
     identity = {"id": row["method"], "name": row["method_name"], "version": row["method_version"]}
     cell = Cell(
         protocol=ProtocolIdentity(id=protocol.id, version=protocol.version, hash=row["protocol_hash"]),
@@ -60,7 +62,9 @@ def _key(protocol: Protocol, row: Mapping[str, Any]) -> str | None:
         seed=row["seed"],
     )
     try:
-        return profiling.subjects(protocol, [cell])[0].key
+        family = registry("tasks").card(cell.task.id).family
+        same = family in protocol.families and settings_hash(protocol, family, False) == cell.protocol.hash
+        return profiling.subjects(protocol, [cell])[0].key if same else None
     except UsageError:
         return None
 

@@ -52,7 +52,7 @@ def build(results: Path) -> Board:
     known = [entry for suite in suites for contender in suite.contenders for entry in contender.entries]
     ok = rows[rows["status"] == "ok"].drop_duplicates("task")
     metrics = dict(zip(ok["task"], zip(ok["metric"], ok["higher_is_better"].astype(bool), strict=True), strict=True))
-    metrics |= {task: _metric(str(task)) for task in rows["task"].unique() if task not in metrics}
+    metrics |= {task: _metric(task) for suite in suites for task in suite.tasks if task not in metrics}
     return Board(
         version=__version__,
         digest=_digest(rows),

@@ -1,4 +1,4 @@
-"""Releases: frozen boards with an archive of their records in `<results>/releases/<name>/`, never changed once written."""
+"""Releases: frozen boards with an archive of their records, each in `<results>/releases/<name>/`; they never change."""
 
 from __future__ import annotations
 
