@@ -209,6 +209,9 @@ def params(
 @app.command()
 def validate(
     name: Annotated[str, typer.Argument(metavar="NAME", help='A method, such as lora or "lora(r=2)".')],
+    models: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Comma-separated: vit,bert,llama; all when not given.")
+    ] = None,
     as_json: AsJson = False,
     plugin: Plugins = None,
 ) -> int:
@@ -220,7 +223,7 @@ def validate(
     from .conformance import report
 
     _use(plugin)
-    return report.command(name, as_json)
+    return report.command(name, models, as_json)
 
 
 @app.command()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -41,7 +40,6 @@ class Subject:
         return parameters
 
 
-@lru_cache(maxsize=1024)
 def subject_of(name: Name, family: str) -> Subject:
     """A method by its name, with the recipe's values of a family. Raises UsageError for a wrong name or recipe."""
     kind: type[Method] = registry("methods").load(name.id)
@@ -79,8 +77,9 @@ def relative(a: Tensor, b: Tensor) -> float:
 
 
 def configs(model: nn.Module) -> list[Any]:
-    """The configurations that a model's modules carry, each once."""
-    return list({id(m.config): m.config for m in model.modules() if hasattr(m, "config")}.values())
+    """The configurations of transformers that a model's modules carry, each once."""
+    found = [m.config for m in model.modules() if hasattr(m, "config") and hasattr(m.config, "to_dict")]
+    return list({id(config): config for config in found}.values())
 
 
 def traces(model: nn.Module) -> list[str]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..anatomy import anatomy_of
 from ..budget import with_size
-from ..errors import UsageError
+from ..errors import UsageError, did_you_mean
 from ..names import Name, parse_one
 from ..recipes import BUDGET, MethodCard, resolve
 from ..registry import registry
@@ -62,17 +62,28 @@ class Validation:
     findings: tuple[Finding, ...]
 
     @property
+    def models(self) -> list[str]:
+        """The tiny models, in their order."""
+        return list(dict.fromkeys(finding.model for finding in self.findings))
+
+    @property
     def ok(self) -> bool:
         """Whether something was checked and nothing failed."""
         outcomes = {finding.outcome for finding in self.findings}
         return "ok" in outcomes and "failed" not in outcomes
 
 
-def validate(text: str, progress: Callable[[str], None] = lambda model: None) -> Validation:
-    """Run every check of the method named by `text`, on each model for which `progress` has been told its name.
+def validate(
+    text: str, models: Sequence[str] = NAMES, progress: Callable[[str], None] = lambda model: None
+) -> Validation:
+    """Run every check of the method named by `text` on each tiny model, whose name `progress` is told before.
 
     Raises UsageError for an unknown name or argument, and for a recipe that cannot be read (file, line, key).
     """
+    for model in models:
+        if model not in NAMES:
+            near = did_you_mean(model, NAMES) or f" There are {', '.join(NAMES)}."
+            raise UsageError(f"unknown tiny model {model!r}.{near}")
     name = parse_one(text)
     methods = registry("methods")
     if BUDGET in name.arguments:
@@ -82,7 +93,7 @@ def validate(text: str, progress: Callable[[str], None] = lambda model: None) ->
     card = methods.card(name.id)
     lowered: dict[str, Any] = {}
     findings: list[Finding] = []
-    for model in NAMES:
+    for model in models:
         progress(model)
         findings += _on_model(name, card, model, lowered)
     return Validation(str(name), card.version, lowered, tuple(findings))
