@@ -1,8 +1,7 @@
-"""Extra tokens: in front of a text model's input, or among the tokens of chosen blocks."""
+"""Extra tokens among the tokens of chosen blocks."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -159,96 +158,3 @@ class Tokens:
                     continue
                 if op.blocks[0] < blocks[0] or op.blocks[-1] > blocks[-1]:
                     raise ValueError(f"tokens in blocks {blocks} would cross those in blocks {op.blocks}")
-
-
-class _PromptOp:
-    """Around a text stack: ids to embeddings, the prompt in front, the mask longer; positions are the library's."""
-
-    def __init__(self, stack: nn.Module, source: Source, n: int, text: Callable[[Tensor], Tensor] | None) -> None:
-        self.stack, self.source, self.n, self.text = stack, source, n, text
-        self.signature = inspect.signature(type(stack).forward)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "signature"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.signature = inspect.signature(type(self.stack).forward)
-
-    def __call__(self, next: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        call = dict(self.signature.bind_partial(self.stack, *args, **kwargs).arguments)
-        call.pop("self")
-        call.update(call.pop("kwargs", {}))
-        past = call.get("past_key_values")
-        mask = call.get("attention_mask")
-        if past is not None and past.get_seq_length() > 0:  # the cache already holds the prompt
-            if mask is not None and mask.dim() == 2:
-                call["attention_mask"] = _pad_left(mask, self.n, 1)
-            call.pop("position_ids", None)  # a caller counts the text alone; the library counts on from the cache
-            return next(**call)
-        ids, embeds = call.pop("input_ids", None), call.get("inputs_embeds")
-        if embeds is None:
-            embeds = self.stack.get_input_embeddings()(ids)  # type: ignore[operator]
-        if self.text is not None:
-            embeds = self.text(embeds)
-        prompt = self.source(embeds) if callable(self.source) else self.source
-        if prompt.dim() == 2:
-            prompt = prompt.expand(embeds.shape[0], -1, -1)
-        call["inputs_embeds"] = torch.cat([prompt.to(embeds.dtype), embeds], dim=1)
-        if mask is not None:
-            call["attention_mask"] = _pad_left(mask, self.n, 1)
-        if call.get("token_type_ids") is not None:
-            call["token_type_ids"] = _pad_left(call["token_type_ids"], self.n, 0)
-        call["position_ids"] = None
-        call = {name: value for name, value in call.items() if value is not None}
-        output = next(**call)
-        return with_output(output, output_of(output)[:, self.n :])
-
-
-def _pad_left(ids: Tensor, n: int, value: int) -> Tensor:
-    return torch.cat([ids.new_full((ids.shape[0], n), value), ids], dim=1)
-
-
-def prompt(
-    edits: Edits, stack: nn.Module, source: Source, n: int, text: Callable[[Tensor], Tensor] | None = None
-) -> Handle:
-    """Put `n` virtual tokens before the input of a text stack and strip them from its output.
-
-    `text` replaces the embedded text (B, L, width) that follows them.
-
-    A pooler inside the stack sees the first virtual token, as it does in HF PEFT. Raises in the stack itself when the
-    longer sequence has no positions left.
-    """
-    return edits.add(around(stack, _PromptOp(stack, source, n, text)), unmergeable="a prompt")
-
-
-class _ShiftPositions:
-    def __init__(self, stack: nn.Module, n: int) -> None:
-        self.stack, self.n = stack, n
-
-    def __call__(self, next: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if kwargs.get("position_ids") is None:
-            ids = args[0] if args else kwargs.get("input_ids")
-            kwargs = {**kwargs, "position_ids": self._positions(ids, kwargs)}
-        return next(*args, **kwargs)
-
-    def _positions(self, ids: Tensor | None, kwargs: dict[str, Any]) -> Tensor:
-        past = kwargs.get("past_key_values")
-        start = self.n + (0 if past is None else past.get_seq_length())
-        embeddings: Any = getattr(self.stack, "embeddings", None)
-        if ids is not None and hasattr(embeddings, "create_position_ids_from_input_ids"):  # RoBERTa skips padding
-            return embeddings.create_position_ids_from_input_ids(ids, embeddings.padding_idx, start)
-        reference: Tensor = kwargs["inputs_embeds"] if ids is None else ids
-        if hasattr(embeddings, "create_position_ids_from_inputs_embeds"):
-            return start + embeddings.create_position_ids_from_inputs_embeds(reference, embeddings.padding_idx)
-        return torch.arange(start, start + reference.shape[1], device=reference.device).unsqueeze(0)
-
-
-def shift_positions(edits: Edits, stack: nn.Module, n: int) -> Handle:
-    """Number the input's positions from `n`, as a library does that hands a prefix over as a key/value cache."""
-    return edits.add(around(stack, _ShiftPositions(stack, n)), unmergeable="shifted positions")
-
-
-def bind_positions(stack: nn.Module) -> bool:
-    """Whether the stack takes `position_ids`."""
-    return "position_ids" in inspect.signature(type(stack).forward).parameters

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import prompt as front
 from . import tokens as extra
 from .attention import Attention
 from .calling import output_of, with_output
@@ -255,11 +256,12 @@ class _Tap:
 
 
 class Embedding:
-    """A token embedding: V rows of `width`."""
+    """A token embedding: V rows of `width`, which the module multiplies by `scale` (Gemma)."""
 
     def __init__(self, edits: Edits, name: str, module: nn.Embedding) -> None:
         self.edits, self.name, self.module = edits, name, module
         self.vocabulary, self.width = int(module.num_embeddings), int(module.embedding_dim)
+        self.scale = 1.0
 
     @property
     def weight(self) -> TensorPlace:
@@ -270,7 +272,7 @@ class Embedding:
         """`n` new rows, for the ids V .. V + n - 1, as a parameter (n, width) that the method must own."""
         weight = self.module.weight
         rows = nn.Parameter(torch.zeros(n, self.width, dtype=weight.dtype, device=weight.device))
-        self._around(_NewRows(rows, self.vocabulary), "new embedding rows")
+        self._around(_NewRows(rows, self.vocabulary, self.scale), "new embedding rows")
         return rows
 
     def delta(self, f: Callable[[Tensor], Tensor]) -> Handle:
@@ -286,13 +288,14 @@ class Embedding:
 
 
 class _NewRows:
-    def __init__(self, rows: nn.Parameter, vocabulary: int) -> None:
-        self.new, self.vocabulary = rows, vocabulary
+    def __init__(self, rows: nn.Parameter, vocabulary: int, scale: float) -> None:
+        self.new, self.vocabulary, self.scale = rows, vocabulary, scale
 
     def __call__(self, next: Callable[..., Tensor], ids: Tensor) -> Tensor:
         is_new = ids >= self.vocabulary
         old = next(ids.masked_fill(is_new, 0))
         new = F.embedding((ids - self.vocabulary).clamp(min=0), self.new.to(old.dtype))
+        new = new if self.scale == 1 else new * self.scale
         return torch.where(is_new.unsqueeze(-1), new, old)
 
 
@@ -350,10 +353,11 @@ class Tower:
         self.name = name
 
     def prompt(self, source: extra.Source, n: int, text: Callable[[Tensor], Tensor] | None = None) -> Handle:
-        """`n` virtual tokens before the input text, which `text` may change, see `tokens.prompt`."""
+        """`n` virtual tokens before the input text, which `text` may change, see `prompt.prompt`."""
         if not self.takes_prompt:
             raise ValueError(f"the {self.name} tower takes no prompt")
-        return extra.prompt(self.edits, self.module, source, n, text)
+        scale = 1.0 if self.embedding is None else self.embedding.scale
+        return front.prompt(self.edits, self.module, source, n, text, scale)
 
     def ladder(self, f: Function) -> Handle:
         """Run the blocks without gradient, and replace the last hidden states y (B, L, width) by f(y, pass).
@@ -371,9 +375,9 @@ class Tower:
 
     def shift_positions(self, n: int) -> Handle | None:
         """Number positions from `n` on; None where the stack has no explicit positions."""
-        if not extra.bind_positions(self.module):
+        if not front.bind_positions(self.module):
             return None
-        return extra.shift_positions(self.edits, self.module, n)
+        return front.shift_positions(self.edits, self.module, n)
 
     @property
     def norms(self) -> list[OpPlace]:

@@ -656,7 +656,8 @@ def test_a_prompt_is_embeddings_in_front(name: str) -> None:
     t = tiny(name, dtype=DOUBLE)
     tower = anatomy_of(t.model).towers["text"]
     prompt = draw(N, WIDTH)
-    embeds = torch.cat([prompt.expand(2, -1, -1), t.model.get_input_embeddings()(t.inputs["input_ids"])], 1)
+    scaled = prompt * WIDTH**0.5 if name == "gemma2" else prompt  # as Gemma does with the rows of its table
+    embeds = torch.cat([scaled.expand(2, -1, -1), t.model.get_input_embeddings()(t.inputs["input_ids"])], 1)
     mask = F.pad(t.inputs["attention_mask"], (N, 0), value=1)
     more = {key: value for key, value in t.inputs.items() if key == "use_cache"}
     by_hand = tower.module(inputs_embeds=embeds, attention_mask=mask, **more).last_hidden_state[:, N:]

@@ -272,7 +272,8 @@ def test_a_prompt_stands_before_the_text(name: str) -> None:
     assert tower.embedding is not None
     prompt = torch.randn(3, tower.embedding.width, dtype=torch.float64)
     words = t.model.get_input_embeddings()(t.inputs["input_ids"])  # type: ignore[operator]
-    embeds = torch.cat([prompt.expand(2, -1, -1), words], 1)
+    scale = tower.width**0.5 if name.startswith("gemma") else 1.0
+    embeds = torch.cat([(prompt * scale).expand(2, -1, -1), words], 1)
     by_hand = t.model(inputs_embeds=embeds, use_cache=False).logits[:, 3:]
     tower.prompt(prompt, 3)
     assert torch.allclose(t.model(**t.inputs).logits, by_hand)

@@ -2,7 +2,7 @@
 
 Gemma 2 and 3 have a norm behind each sublayer too: what it returns is added to the residual stream, so the sublayer
 ends there. A shift behind such a norm has no bias to go to in a merge. The embedding module multiplies its rows by
-sqrt(width); prompts come behind that.
+sqrt(width), and so the anatomy does with prompts and new rows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from .llama import decoder, parts
 
 def tower(builder: Builder, stack: Any) -> Tower:
     """The decoder stack."""
-    return decoder(builder, stack, _parts, offset=1.0)
+    found = decoder(builder, stack, _parts, offset=1.0)
+    assert found.embedding is not None
+    found.embedding.scale = stack.config.hidden_size**0.5
+    return found
 
 
 def _parts(builder: Builder, module: Any, config: Any) -> Parts:
