@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from .anatomy import Handle, anatomy_of
 from .errors import UnsupportedError, UsageError
@@ -15,6 +18,33 @@ from .registry import registry
 
 if TYPE_CHECKING:
     from ..methods.contract import Method
+    from .trainer import Fit
+
+Batch = dict[str, Tensor]  # the first dimension of each tensor counts the items
+LOOP_HOOKS = ("before_step", "extra_loss", "compute_gradients", "after_backward", "after_step")
+
+
+class GivenData:
+    """What `before_fit` of a method may use of a user's own training, in place of `trainer.Fit`."""
+
+    def __init__(self, batches: Iterable[Batch], loss: Callable[[Batch], Tensor], steps: int | None) -> None:
+        self.loss, self._left, self._steps = loss, iter(batches), steps
+        self.given = 0
+
+    def batches(self, steps: int) -> Iterator[Batch]:
+        """At most `steps` batches, as many as were given."""
+        for batch in islice(self._left, steps):
+            self.given += 1
+            yield batch
+        if not self.given:
+            raise UsageError("prepare needs at least one batch")
+
+    @property
+    def steps(self) -> int:
+        """Steps of the training to come."""
+        if self._steps is None:
+            raise UsageError("the method's schedule needs the number of training steps: prepare(..., steps=1000)")
+        return self._steps
 
 
 class Attachment:
@@ -22,6 +52,7 @@ class Attachment:
 
     def __init__(self, model: nn.Module, method: Method, name: str) -> None:
         self.model, self.method, self.name = model, method, name
+        self.is_prepared = False
 
     @property
     def trainable(self) -> int:
@@ -29,10 +60,38 @@ class Attachment:
         return sum(parameter.numel() for _, parameter in self.method.adapter_parameters())
 
     def parameters(self) -> list[nn.Parameter]:
-        """What the optimiser should get: the method's parameters, and a head of the model's own if it has one."""
+        """What the optimiser should get: the method's parameters, and a head of the model's own if it has one.
+
+        Warns where optimising them by a plain loop would not train the method as published.
+        """
         assert self.method.anatomy is not None
+        for reason in self._missed_by_a_plain_loop():
+            warnings.warn(f"{self.name} {reason}", stacklevel=2)
         head = [parameter for parameter in self.method.anatomy.head_parameters() if parameter.requires_grad]
         return [*(parameter for _, parameter in self.method.adapter_parameters()), *head]
+
+    def prepare(self, batches: Iterable[Batch], loss: Callable[[Batch], Tensor], steps: int | None = None) -> None:
+        """Do what the method does once before training: FISH Mask and Child-Tuning choose their weights here.
+
+        `batches` are training data, of which the method takes as many as its recipe says (fewer where there are
+        fewer); `loss` gives the mean loss of a batch by the model, which runs in the mode that it is in. `steps`, the
+        length of the training, is needed by methods with a schedule of their own. Raises `UsageError` without data.
+        """
+        self.method.before_fit(cast("Fit", GivenData(batches, loss, steps)))
+        self.is_prepared = True
+
+    def _missed_by_a_plain_loop(self) -> Iterator[str]:
+        """What a loop that only optimises `parameters()` leaves out."""
+        from ..methods.contract import Method
+
+        if registry("methods").card(parse(self.name)[0].id).compute != "equal-steps":
+            yield "trains by a procedure of its own, which gradient descent on its parameters does not replace"
+        kind = type(self.method)
+        if kind.before_fit is not Method.before_fit and not self.is_prepared:
+            yield "is not prepared: call prepare(batches, loss) before training"
+        hooks = [hook for hook in LOOP_HOOKS if getattr(kind, hook) is not getattr(Method, hook)]
+        if hooks:
+            yield f"acts during training: call {', '.join(hooks)} of `handle.method` in the loop"
 
     def merge(self) -> Handle:
         """Fold the method into the model's weights; the handle undoes it. Raises `Unmergeable` where impossible."""

@@ -4,7 +4,8 @@
 
 F (task-free): at every step, M is drawn anew, Bernoulli(density) / density for each weight; every weight may move.
 D (task-driven): M is fixed before training, one for the weights with the largest Fisher information. As a weight whose
-gradient is always zero never moves (without decay), the others are kept as sparse values, which trains the same.
+gradient is always zero never moves (without decay), the others are kept as sparse values, which trains the same. Until
+they are chosen (on a model of one's own by `prepare` of the attachment) they are spread evenly over the backbone.
 
 Fisher information is summed over the squared gradients of whole batches, as in the authors' code; the paper's equation
 has single items. Unlike that code, the choice is over the whole backbone rather than its layers, and gradients are not

@@ -5,8 +5,8 @@ Before training, the diagonal of the empirical Fisher information is estimated o
     F_i = 1/N sum_n (d log p(y_n | x_n) / d w_i)^2
 
 with the labels of the data and one backward pass for each item; the k weights with the largest F_i train, all others
-are frozen. The task's head trains in full and is not counted. Until `before_fit` has run (as on a model attached
-outside the harness) the weights are spread evenly over the backbone.
+are frozen. The task's head trains in full and is not counted. Until they are chosen (on a model of one's own by
+`prepare` of the attachment) the weights are spread evenly over the backbone.
 
 Trainable parameters: floor(density * weights of the backbone). Shipped besides: their positions.
 """

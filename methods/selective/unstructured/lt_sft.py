@@ -3,7 +3,8 @@
 Training has two phases of the same length. In the first, every weight trains; the k weights that have moved furthest
 from their pretrained values are kept as the index. Then all weights, and the task's head, are rewound, and in the
 second phase only the weights of the index train. Norms are frozen in both. The paper's L1 penalty on the change is
-meant for language modelling on large corpora; the authors' commands for tasks leave it out, and so does this.
+meant for language modelling on large corpora; the authors' commands for tasks leave it out, and so does this. Outside
+`fit`, as in a training loop of one's own, nothing is chosen and the weights stay spread evenly over the backbone.
 
 Trainable parameters: floor(density * weights of the backbone without its norms). The first phase trains all of those
 weights in place. Shipped besides the values: their positions.
