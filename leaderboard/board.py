@@ -306,13 +306,15 @@ class Published(_Strict):
 
 
 class Release(_Strict):
-    """A frozen snapshot."""
+    """A frozen snapshot, see `releases`."""
 
     name: str
     date: str
     digest: str
     records: int
-    folder: str
+    folder: str = Field(description="relative to the results folder")
+    archive_sha256: str
+    changes: tuple[str, ...] = Field(description="since the release before; empty for the first")
 
 
 class Board(_Strict):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..bench.errors import UsageError, did_you_mean
 from ..bench.store import StoreError
+from . import releases
 from .board import Board
 from .data import build
 from .places import places
@@ -34,12 +35,11 @@ def leaderboard_command(results: Path, out: Path, formats: str, *, check: bool, 
     if not results.is_dir():
         raise UsageError(f"the results folder {results} does not exist")
     names = _formats(formats)
-    if freeze is not None:
-        from .releases import freeze as freeze_release
-
-        print(freeze_release(results, freeze))
-        return 0
     board = build(results)
+    if freeze is not None:
+        release = releases.freeze(results, board, freeze)
+        print(f"release {release.name} of {release.date}: {release.records:,} records, {results / release.folder}")
+        return 0
     files = made(board, out, results, names)
     if check:
         lines = differences(files, out, names)

@@ -62,8 +62,7 @@ def _key(protocol: Protocol, row: Mapping[str, Any]) -> str | None:
         seed=row["seed"],
     )
     try:
-        family = registry("tasks").card(cell.task.id).family
-        same = family in protocol.families and settings_hash(protocol, family, False) == cell.protocol.hash
+        same = settings_hash(protocol, registry("tasks").card(cell.task.id), False) == cell.protocol.hash
         return profiling.subjects(protocol, [cell])[0].key if same else None
     except UsageError:
         return None

@@ -61,11 +61,12 @@ def _method_list(board: Board, places: Places) -> str:
 
 
 def _releases(board: Board) -> str:
-    return "\n".join(
-        f"- {markdown(release.name)}, {markdown(release.date)}: {release.records:,} records, digest "
-        f"{code(release.digest)}, in {code(release.folder)}"
-        for release in board.releases
-    )
+    lines = []
+    for release in reversed(board.releases):
+        facts = f"{release.records:,} records, digest {code(release.digest)}, in {code(release.folder)}"
+        lines.append(f"- {markdown(release.name)}, {markdown(release.date)}: {facts}")
+        lines += [f"  - {markdown(change)}" for change in release.changes]
+    return "\n".join(lines)
 
 
 def _suite(board: Board, suite: Suite, places: Places) -> list[str]:

@@ -95,13 +95,9 @@ def _learning(suite: Suite) -> Iterator[Picture]:
 
 
 def tunings_of(board: Board, suite: Suite) -> list[Tuning]:
-    """The trials that chose hyper-parameters for a suite: of its protocol, on its tasks."""
-    return [
-        one
-        for one in board.tuning
-        if one.task in suite.tasks
-        and (one.protocol, one.protocol_version, one.machine) == (suite.protocol, suite.protocol_version, suite.machine)
-    ]
+    """The trials that chose hyper-parameters for a suite: of its protocol, on its tasks, from any machine."""
+    wanted = (suite.protocol, suite.protocol_version)
+    return [one for one in board.tuning if one.task in suite.tasks and (one.protocol, one.protocol_version) == wanted]
 
 
 def of_tuning(board: Board, suite: Suite) -> list[Picture]:

@@ -50,10 +50,14 @@ def draw_tuning(board: Board, theme: Theme, suite_id: str) -> Figure:
                 _trials(axes, one, theme.series[tasks.index(one.task)], theme)
         axes.grid(visible=True)
         axes.set_title(shown(name, 22) if len({b for _, b in places}) == 1 else f"{shown(name, 14)}, {backbone}")
-    handles = [_line(theme.series[place], shown(task, 20)) for place, task in enumerate(tasks)]
+    handles = [_line(theme.series[place], _task_label(board, task)) for place, task in enumerate(tasks)]
     figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 0.92), labelcolor=theme.ink)
     note = "score on held-out training data; a ring marks today's recipe"
     return _headed(figure, panels, f"{shown(suite.name)}: tuning trials", note, theme)
+
+
+def _task_label(board: Board, task: str) -> str:
+    return shown(task, 20) if board.tasks[task].higher_is_better else f"{shown(task, 20)}\n(lower is better)"
 
 
 def _trials(axes: Axes, one: Tuning, colour: str, theme: Theme) -> None:
