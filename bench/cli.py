@@ -208,21 +208,27 @@ def params(
 
 @app.command()
 def validate(
-    name: Annotated[str, typer.Argument(metavar="NAME", help='A method, such as lora or "lora(r=2)".')],
+    name: Annotated[str, typer.Argument(metavar="NAME|DIR", help='A method, "lora(r=2)", or a results folder.')],
     models: Annotated[
         str | None, typer.Option(metavar="NAMES", help="Comma-separated: vit,bert,llama; all when not given.")
     ] = None,
     as_json: AsJson = False,
     plugin: Plugins = None,
 ) -> int:
-    """Check a method on a tiny random model of every architecture that it fits.
+    """Check a method on a tiny random model of every architecture that it fits, or the records of a results folder.
 
     These are the checks that every method of this package passes: start, gradients, training, merge, shipped file, ...
     Exit code 1 when one fails.
     """
-    from .conformance import report
+    from .registry import registry
 
     _use(plugin)
+    if Path(name).is_dir() and name not in registry("methods"):
+        from . import validate_records
+
+        return validate_records.command(Path(name), as_json)
+    from .conformance import report
+
     return report.command(name, models, as_json)
 
 
@@ -320,6 +326,31 @@ def check(
         jobs=jobs,
         update=update,
     )
+
+
+@app.command()
+def leaderboard(
+    results: Results = Path("results"),
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where pages are written; leaderboard in --results if not given.")
+    ] = None,
+    formats: Annotated[
+        str, typer.Option(metavar="NAMES", help="Comma-separated: md,plots,csv,latex,json,metafile; or all.")
+    ] = "all",
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; say what differs from the records.")] = False,
+    freeze: Annotated[
+        str | None, typer.Option(metavar="0.1", help="Make a release of the records in --results instead of pages.")
+    ] = None,
+    plugin: Plugins = None,
+) -> int:
+    """Write tables, plots and pages from the records.
+
+    With --check, the exit code is 1 where what was written before is not what the records give.
+    """
+    from ..leaderboard.command import leaderboard_command
+
+    _use(plugin)
+    return leaderboard_command(results, out or results / "leaderboard", formats, check=check, freeze=freeze)
 
 
 @app.command()
