@@ -164,7 +164,15 @@ def _prompt(model: nn.Module, method: Method) -> Adapter:
         "num_virtual_tokens": len(prompt),
         "token_dim": prompt.shape[1],
         **_sizes(model, method),
-    }, {"prompt_embeddings": prompt}
+    }, {"prompt_embeddings": prompt * _scale(method)}
+
+
+def _scale(method: Method) -> float:
+    """What the prompt's embedding multiplies its rows by; HF PEFT puts prompts behind that factor (Gemma)."""
+    prompts: Any = method.prompts
+    assert method.anatomy is not None
+    embeddings = [method.anatomy.towers[name].embedding for name in prompts]
+    return 1.0 if embeddings[0] is None else embeddings[0].scale
 
 
 def _sizes(model: nn.Module, method: Method) -> dict[str, Any]:
@@ -324,8 +332,8 @@ def _is_active(place: LinearPlace, tensor: Tensor, neutral: float) -> bool:
 def _fill(method: Method, method_id: str, tensors: dict[str, Tensor]) -> set[str]:
     """Copy the tensors to the method's parameters; returns the names of those used."""
     if method_id in ("prefix", "prompt-tuning"):
-        parameter = next(method.parameters())
-        _copy(parameter, tensors["prompt_embeddings"], "prompt_embeddings")
+        parameter, scale = next(method.parameters()), 1.0 if method_id == "prefix" else _scale(method)
+        _copy(parameter, tensors["prompt_embeddings"] / scale, "prompt_embeddings")
         return {"prompt_embeddings"}
     used: set[str] = set()
     pieces = method.scales if method_id == "ia3" else method.factors

@@ -11,7 +11,7 @@ import torch
 from peft_atlas.bench.errors import UsageError
 from torch import Tensor, nn
 
-from .test_parity import assert_same
+from .test_parity import assert_same, relative
 from .tiny import LENGTH, outputs, tiny
 
 peft = pytest.importorskip("peft", reason="the extra `peft` is not installed: nothing to load with")
@@ -83,6 +83,17 @@ def test_virtual_tokens_load_in_hf_peft_and_come_back(method: str, name: str, tm
     assert_same(there.flatten(), t.outputs())
     pa.load(again.model, tmp_path).method.double()
     assert_same(again.outputs(), t.outputs())
+
+
+def test_a_prompt_of_gemma_gets_its_factor_on_the_way(tmp_path: Path) -> None:
+    """HF PEFT puts it behind the embedding's factor, to which ours is subject."""
+    t, theirs, again = (tiny("gemma2", dtype=torch.float64) for _ in range(3))
+    moved(t.model, "prompt-tuning(tokens=3)").save(tmp_path, format="peft")
+    loaded = peft.PeftModel.from_pretrained(theirs.model, str(tmp_path)).eval()
+    there: Tensor = loaded(**t.inputs).logits[:, -LENGTH:]
+    assert relative(there.flatten(), t.outputs()) < 1e-5  # its norms and stored prompts are in single precision
+    pa.load(again.model, tmp_path).method.double()
+    assert relative(again.outputs(), t.outputs()) < 1e-5
 
 
 def test_a_classifier_goes_with_its_adapter(tmp_path: Path) -> None:
