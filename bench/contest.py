@@ -37,11 +37,11 @@ class Contest:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a contest ended. `ranks` are mean ranks over the tasks, 1 is best; failed trials share the last rank."""
+    """How a contest ended. `means` are mean scores over the tasks; None for a trial that failed on one."""
 
     contest: Contest
     records: tuple[tuple[Record | None, ...], ...]  # [trial][task]
-    ranks: tuple[float, ...]
+    means: tuple[float | None, ...]
     winner: int | None  # None while a trial is missing, or when every trial failed
 
     @property
@@ -58,8 +58,8 @@ class Verdict:
             "backbone": contest.backbone,
             "tasks": list(contest.tasks),
             "trials": [
-                {"values": dict(values), "rank": rank, "scores": [score_of(record) for record in row]}
-                for values, rank, row in zip(contest.trials, self.ranks, self.records, strict=True)
+                {"values": dict(values), "mean": mean, "scores": [score_of(record) for record in row]}
+                for values, mean, row in zip(contest.trials, self.means, self.records, strict=True)
             ],
             "winner": None if self.values is None else dict(self.values),
         }
@@ -76,6 +76,8 @@ def contests(protocol_id: str, names: Sequence[Name], families: Sequence[str]) -
     unsupported: list[str] = []
     for name, family in itertools.product(names, families):
         tasks = protocol.tuning.tasks[family]
+        if len(metrics := {registry("tasks").card(task).metric for task in tasks}) > 1:
+            raise UsageError(f"protocol {protocol_id}: tuning tasks of {family} have no metric in common: {metrics}")
         method_class = registry("methods").load(name.id)
         space = registry("methods").card(name.id).tuning
         trials = trial_values(name.id, space, protocol.tuning.trials)
@@ -117,19 +119,25 @@ def trial_values(method: str, space: Mapping[str, Any], trials: int) -> list[dic
 
 
 def judge(contest: Contest, store: Store) -> Verdict:
-    """Rank the trials on each task and average; ties go to the earlier trial (the smaller values)."""
+    """The trial with the best mean score over the tasks; ties go to the earlier trial (the smaller values).
+
+    Not the best mean rank: there, one item on one task would outweigh many on another.
+    """
     records = tuple(tuple(store.current(cell) for cell in row) for row in contest.cells)
-    ranks = [0.0] * len(records)
-    for column in zip(*records, strict=True):
-        scores = [_goodness(record) for record in column]
-        for trial, score in enumerate(scores):
-            better = sum(other > score for other in scores)
-            equal = sum(other == score for other in scores)
-            ranks[trial] += (better + (equal + 1) / 2) / len(contest.tasks)
+    means = [_mean([score_of(record) for record in row]) for row in records]
     missing = any(record is None or record.status == "cancelled" for row in records for record in row)
-    able = [trial for trial, row in enumerate(records) if all(_goodness(record) > -math.inf for record in row)]
-    winner = None if missing or not able else min(able, key=lambda trial: (round(ranks[trial], 9), trial))
-    return Verdict(contest, records, tuple(ranks), winner)
+    able = [trial for trial, mean in enumerate(means) if mean is not None]
+    lower = any(
+        r is not None and r.primary is not None and not r.primary.higher_is_better for row in records for r in row
+    )
+    sign = -1.0 if lower else 1.0
+    winner = None if missing or not able else max(able, key=lambda trial: (sign * (means[trial] or 0.0), -trial))
+    return Verdict(contest, records, tuple(means), winner)
+
+
+def _mean(scores: Sequence[float | None]) -> float | None:
+    known = [score for score in scores if score is not None]
+    return math.fsum(known) / len(known) if len(known) == len(scores) else None
 
 
 def _named(name: Name, values: Mapping[str, Value]) -> Name:
@@ -167,11 +175,3 @@ def _log_spaced(low: float, high: float, number: int) -> list[Value]:
 
 def score_of(record: Record | None) -> float | None:
     return record.primary.value if record is not None and record.primary is not None and record.status == "ok" else None
-
-
-def _goodness(record: Record | None) -> float:
-    """Higher is better; minus infinity for an attempt that failed."""
-    score = score_of(record)
-    if record is None or record.primary is None or score is None:
-        return -math.inf
-    return score if record.primary.higher_is_better else -score

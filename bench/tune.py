@@ -114,10 +114,11 @@ def verdict_text(verdict: Verdict) -> str:
     contest = verdict.contest
     rows: list[list[str | float]] = []
     for trial, values in enumerate(contest.trials):
-        scores = [_shown(record) for record in verdict.records[trial]]
+        records = verdict.records[trial]
         mark = "best" if trial == verdict.winner else ""
-        rows.append([*(f"{value}" for value in values.values()), *scores, f"{verdict.ranks[trial]:.2f}", mark])
-    table = text_table([*contest.trials[0], *contest.tasks, "mean rank", ""], rows)
+        mean = _number(verdict.means[trial], next((r.primary.name for r in records if r and r.primary), ""))
+        rows.append([*(f"{value}" for value in values.values()), *map(_shown, records), mean, mark])
+    table = text_table([*contest.trials[0], *contest.tasks, "mean", ""], rows)
     title = f"{contest.name} on {contest.backbone} ({contest.family})"
     notes = [f"{name} wins at the edge of its range" for name in _at_edge(verdict)]
     if verdict.winner is None:
@@ -137,7 +138,11 @@ def _shown(record: Record | None) -> str:
     score = score_of(record)
     if record is None or record.primary is None or score is None:
         return "?" if record is None else record.status
-    return f"{100 * score:.1f}" if record.primary.name in PERCENT else f"{score:.3f}"
+    return _number(score, record.primary.name)
+
+
+def _number(score: float | None, metric: str) -> str:
+    return "" if score is None else f"{100 * score:.1f}" if metric in PERCENT else f"{score:.3f}"
 
 
 def _at_edge(verdict: Verdict) -> list[str]:

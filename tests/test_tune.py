@@ -73,20 +73,20 @@ def contest(store: Store, *scores: tuple[float | None, ...], higher: bool = True
     return Contest(Name("planted"), "vision", "none", tasks, tuple({"lr": lr} for lr in LRS), tuple(cells))
 
 
-def test_the_best_mean_rank_wins_and_ties_go_to_the_smaller_value(tmp_path: Path) -> None:
+def test_the_best_mean_wins_and_ties_go_to_the_smaller_value(tmp_path: Path) -> None:
     store = Store(tmp_path / "a")
-    verdict = judge(contest(store, (0.1, 0.9), (0.8, 0.8), (0.9, 0.1)), store)
-    assert verdict.ranks == (2.0, 2.0, 2.0) and verdict.values == {"lr": 0.1}
+    verdict = judge(contest(store, (0.25, 0.75), (0.5, 0.5), (0.75, 0.25)), store)
+    assert verdict.means == (0.5, 0.5, 0.5) and verdict.values == {"lr": 0.1}
     store = Store(tmp_path / "b")
-    verdict = judge(contest(store, (0.5, 0.5), (0.7, 0.6), (0.6, 0.5)), store)
-    assert verdict.ranks == (2.75, 1.0, 2.25) and verdict.values == {"lr": 0.2}
+    verdict = judge(contest(store, (0.5, 0.5), (0.9, 0.6), (0.6, 0.61)), store)
+    assert verdict.means[1] == 0.75 and verdict.values == {"lr": 0.2}, "by mean rank it would be a draw"
     assert "best" in verdict_text(verdict)
 
 
-def test_lower_scores_win_where_lower_is_better_and_failures_come_last(tmp_path: Path) -> None:
+def test_lower_scores_win_where_lower_is_better_and_failures_never_do(tmp_path: Path) -> None:
     store = Store(tmp_path / "a")
     verdict = judge(contest(store, (None,), (2.0,), (1.5,), higher=False), store)
-    assert verdict.ranks == (3.0, 2.0, 1.0) and verdict.values == {"lr": 0.3}
+    assert verdict.means == (None, 2.0, 1.5) and verdict.values == {"lr": 0.3}
     assert "lr wins at the edge of its range" in verdict_text(verdict)
 
 
