@@ -51,6 +51,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "llm-adapters": [{"placement": "series"}, {"placement": "lora"}],
     "child-tuning": [{"mode": "F"}],
     "lst": [{"skipped": 0, "keeps_output": True}],
+    "diff-pruning": [{"structured": False}],
     "kadaptation": [{"rule_rank": 0, "bias": False, "rank": 2}],
 }
 # Each verb of the anatomy is used by one of these, which meet every architecture; the others meet one of each family.
@@ -385,6 +386,7 @@ CLOSED_FORMS: dict[str, Callable[[Any, Anatomy], int]] = {
     "lst": lst,
     "said": lambda c, a: c.d,
     "kadaptation": kadaptation,
+    "diff-pruning": share,
     "fishmask": share,
     "pafi": share,
     "mezo": lambda c, a: sum(p.numel() for p in a.model.parameters()),

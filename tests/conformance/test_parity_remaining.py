@@ -10,10 +10,13 @@ import torch
 import torch.nn.functional as F
 from peft_atlas.bench.anatomy import anatomy_of
 from peft_atlas.bench.anatomy.ladder import Rung
+from peft_atlas.bench.conformance.tiny_fit import TinyFit
 from peft_atlas.bench.ledger import SavedTensors, tensors_of
 from peft_atlas.bench.params import count
 from peft_atlas.methods.contract import Method
 from peft_atlas.methods.parts.fastfood import Fastfood
+from peft_atlas.methods.parts.gated_diff import GatedDiff
+from peft_atlas.methods.parts.hard_concrete import gate, logistic_noise, probability
 from peft_atlas.methods.parts.pruned import channels, head_dimensions, units
 from peft_atlas.methods.parts.side_network import SideBlock, SideNetwork
 from scipy.linalg import hadamard
@@ -277,3 +280,106 @@ def test_kadaptation_is_a_sum_of_kronecker_products(rule_rank: int) -> None:
     ours_, theirs = (torch.autograd.grad((y * direction).sum(), parameters) for y in (here, there))
     for a, b in zip(ours_, theirs, strict=True):
         assert_same(a, b)
+
+
+# diff-pruning ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1.5, 1.5), (-0.1, 1.1)])
+@pytest.mark.parametrize("alpha", [-2.0, 0.0, 3.0])
+def test_gates_are_open_as_often_as_their_probability_says(low: float, high: float, alpha: float) -> None:
+    draws = torch.full((400_000,), alpha)
+    z = gate(draws, logistic_noise(draws), low, high)
+    expected = float(probability(torch.tensor(alpha), low, high))
+    assert z.min() == 0 and z.max() == 1
+    # five deviations of a share of so many draws, and the margin that noise keeps from its ends
+    assert abs(float((z > 0).double().mean()) - expected) < 5 * (expected * (1 - expected) / len(z)) ** 0.5 + 1e-4
+
+
+@pytest.mark.parametrize("structured", [True, False])
+@pytest.mark.parametrize("name", ["vit", "gpt2", "t5"])
+def test_diff_pruning_has_the_gradients_that_the_authors_write_out(name: str, structured: bool) -> None:
+    t, low, high = tiny(name, dtype=torch.float64), -0.2, 1.3
+    weights = anatomy_of(t.model).weights()
+    diff = GatedDiff(weights, 0.3, low, high, structured)
+    with torch.no_grad():
+        for parameter in diff.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    direction = torch.randn_like(t.outputs())
+    ((t.outputs() * direction).sum() + 0.7 * diff.expected_l0()).backward()
+    plain = tiny(name, dtype=torch.float64)
+    for i, places in enumerate(anatomy_of(plain.model).weights().values()):
+        with torch.no_grad():
+            places[0].value().add_(diff.change(i))
+    plain.model.requires_grad_(True)
+    (plain.outputs() * direction).sum().backward()
+    for i, places in enumerate(anatomy_of(plain.model).weights().values()):
+        gradient = places[0].parameter.grad
+        g = torch.zeros_like(diff.w[i]) if gradient is None else places[0].part_of(gradient)
+        z, slope = by_hand(diff.alpha[i], diff.noise[i], low, high)
+        group, group_slope = torch.ones(()), torch.zeros(())
+        if structured:
+            group, group_slope = by_hand(diff.group_alpha[i], diff.group_noise[i], low, high)
+        always = torch.tensor(torch.inf)
+        chance, shared = (
+            1 / (1 + torch.exp(torch.log(torch.tensor(-low / high)) - alpha.detach()))
+            for alpha in (diff.alpha[i], diff.group_alpha[i] if structured else always)
+        )
+        w = diff.w[i].detach()
+        assert_close(diff.w[i].grad, g * z * group)
+        assert_close(diff.alpha[i].grad, g * w * slope * group + 0.7 * chance * (1 - chance) * shared)
+        if structured:
+            penalty = 0.7 * chance.sum() * shared * (1 - shared)
+            assert_close(diff.group_alpha.grad[i], (g * w * z).sum() * group_slope + penalty)
+
+
+def by_hand(alpha: Tensor, noise: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
+    """A gate and its slope by alpha."""
+    s = 1 / (1 + torch.exp(-(alpha + noise).detach()))
+    stretched = s * (high - low) + low
+    inside = (stretched > 0) & (stretched < 1)
+    return stretched.clamp(0, 1), inside * (high - low) * s * (1 - s)
+
+
+def assert_close(a: Tensor | None, b: Tensor) -> None:
+    assert a is not None
+    assert float((a - b).norm()) < 1e-9 * (1 + float(b.norm()))
+
+
+class TwoPhases(TinyFit):
+    """Keeps what lies between the two phases of diff pruning."""
+
+    def gradient_descent(self) -> None:
+        if self.method.diff is None:
+            self.before_second = self.method.delta.values.detach().clone()
+            super().gradient_descent()
+            return
+        super().gradient_descent()
+        self.open_gates = float((self.method.diff.settled() != 0).double().mean())
+        self.change = self.method.diff.settled()
+
+
+@pytest.mark.parametrize("name", ["vit", "t5"])
+def test_diff_pruning_keeps_the_largest_changes_and_trains_them_on(name: str) -> None:
+    t = tiny(name, dtype=torch.float64)
+    method = ours("diff-pruning", t.model, density=0.02)
+    fit = TwoPhases(t, method)
+    method.fit(fit)  # type: ignore[arg-type]
+    index = method.delta.index
+    left_out = torch.ones(len(fit.change), dtype=torch.bool).index_fill(0, index, False)
+    assert len(index.unique()) == int(0.02 * len(fit.change))
+    assert fit.change[index].abs().min() >= fit.change[left_out].abs().max() > 0
+    assert torch.equal(fit.before_second, fit.change[index])
+    assert not torch.equal(method.delta.values, fit.before_second)
+    assert [name for name, _ in method.adapter_parameters()] == ["delta.values"]
+
+
+def test_a_larger_penalty_closes_more_gates() -> None:
+    shares = []
+    for penalty in (0.0, 1.0):
+        t = tiny("vit", dtype=torch.float64)
+        method = ours("diff-pruning", t.model, start=0.0, penalty=penalty, gate_lr=0.5)
+        fit = TwoPhases(t, method, steps=8)
+        method.fit(fit)  # type: ignore[arg-type]
+        shares.append(fit.open_gates)
+    assert shares[1] < 0.2 < 0.4 < shares[0]

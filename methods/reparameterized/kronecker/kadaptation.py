@@ -1,4 +1,4 @@
-"""KAdaptation: dW = s sum_i A_i (x) (u_i v_i^T) (He et al. 2022, arXiv 2203.16329, section 4).
+"""KAdaptation: dW = s sum_i A_i (x) (u_i v_i^T) (He et al. 2022, arXiv 2203.16329).
 
 The matrices A_i (terms x terms) are shared between all layers, one set for the queries and one for the values; u_i and
 v_i belong to each matrix. As in the authors' code, A_i is itself a product of rank `rule_rank` (0: a full matrix) drawn

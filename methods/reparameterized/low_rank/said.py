@@ -1,6 +1,6 @@
 """SAID: training in a random subspace, with a scale for each layer (Aghajanyan et al. 2021, arXiv 2012.13255).
 
-    theta_i = theta0_i + lambda_i (P theta')_i        (section 3.1)
+    theta_i = theta0_i + lambda_i (P theta')_i
 
 for each layer i: theta0 are all weights of the backbone, theta' has d - m dimensions for m layers, and P is a Fastfood
 projection (`parts.fastfood`). A layer is a block, and all that lies outside the blocks is one more. As in the authors'
