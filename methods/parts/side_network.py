@@ -58,12 +58,15 @@ class SideFeedForward(nn.Module):
 
 
 class SideBlock(nn.Module):
-    """The sublayers of one block, r times narrower."""
+    """Self-attention, cross-attention where the block has one, and feed-forward, r times narrower.
+
+    The self-attention is the block's first one, over all tokens, also where the block divides space and time.
+    """
 
     def __init__(self, block: Block, r: int, stream: Tensor, memory: Tensor | None, activation: str) -> None:
         super().__init__()
         self.attentions = nn.ModuleList()
-        for attention in block.attentions:
+        for attention in (block.attention, *(other for other in block.attentions if other.is_cross)):
             reads = memory if attention.is_cross and memory is not None else stream
             self.attentions.append(SideAttention(attention, r, stream, reads))
         self.feedforward = SideFeedForward(block.feedforward, r, stream, activation)

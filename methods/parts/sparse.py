@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from ...bench.anatomy.chain import remove_all
 from ..contract import GradientConfig, Method, MethodConfig
 
 if TYPE_CHECKING:
@@ -39,9 +40,13 @@ class SparseDelta(nn.Module):
         self.cuts: list[int] = []
         if not first.is_meta:
             self.cut()
-        for i, places in enumerate(weights.values()):
-            for place in places:
-                place.reparam(AddSparse(self, i))
+        self.handles = [
+            place.reparam(AddSparse(self, i)) for i, places in enumerate(weights.values()) for place in places
+        ]
+
+    def remove(self) -> None:
+        """Take the values out of the backbone."""
+        remove_all(self.handles)
 
     def choose(self, index: Tensor) -> None:
         """Move to other positions, (k,) in any order."""
@@ -78,6 +83,8 @@ class AddSparse:
 
 class SparseConfig(GradientConfig):
     """How many weights train."""
+
+    share: ClassVar[str | None] = "density"
 
     density: float = Field(gt=0, le=1, description="share of the backbone's weights that train")
 

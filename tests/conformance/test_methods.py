@@ -52,6 +52,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "child-tuning": [{"mode": "F"}],
     "lst": [{"skipped": 0, "keeps_output": True}],
     "diff-pruning": [{"structured": False}],
+    "spt": [{"density": 0.1, "threshold": 0.3}],
     "kadaptation": [{"rule_rank": 0, "bias": False, "rank": 2}],
 }
 # Each verb of the anatomy is used by one of these, which meet every architecture; the others meet one of each family.
@@ -360,17 +361,17 @@ def rotations(block: int, targets: str, anatomy: Anatomy) -> int:
 
 def lst(config: Any, anatomy: Anatomy) -> int:
     s, read = WIDTH // config.r, BLOCKS - min(config.skipped, BLOCKS - 1)
-    has_decoder = any(len(block.attentions) > 1 for block in anatomy.blocks)
+    crosses = {tower.name: any(a.is_cross for a in tower.blocks[0].attentions) for tower in anatomy.towers.values()}
     total = 0
     for tower in anatomy.towers.values():
         total += (read + 1) * (WIDTH * s + s) + read + 2 * s
         for block in tower.blocks[-read:]:
-            for a in block.attentions:
+            for a in (block.attention, *(a for a in block.attentions if a.is_cross)):
                 q, kv = (heads * max(1, a.head_dim // config.r) for heads in (a.heads, a.kv_heads))
                 total += 2 * s + 2 * s * (q + kv) + (q + 2 * kv + s if a.q.bias() is not None else 0)
             inner, ff = block.feedforward.up.d_out // config.r, block.feedforward
             total += 2 * s + len(ff.linears) * s * inner + (inner + s if ff.up.bias() is not None else 0)
-        if not has_decoder or len(tower.blocks[0].attentions) > 1:
+        if crosses[tower.name] or not any(crosses.values()):
             total += s * WIDTH + WIDTH + config.keeps_output
     return total
 
@@ -382,11 +383,18 @@ def kadaptation(config: Any, anatomy: Anatomy) -> int:
     return rules + config.rank * sum(p.d_in + p.d_out for _, p in chosen) + sum(size for _, size in biases)
 
 
+def spt(config: Any, anatomy: Anatomy) -> int:
+    modules = [block.module for block in anatomy.blocks]
+    modules += [tower.output.module for tower in anatomy.towers.values() if tower.output is not None]
+    return int(config.density * sum(p.numel() for module in modules for p in module.parameters()))
+
+
 CLOSED_FORMS: dict[str, Callable[[Any, Anatomy], int]] = {
     "lst": lst,
     "said": lambda c, a: c.d,
     "kadaptation": kadaptation,
     "diff-pruning": share,
+    "spt": spt,
     "fishmask": share,
     "pafi": share,
     "mezo": lambda c, a: sum(p.numel() for p in a.model.parameters()),

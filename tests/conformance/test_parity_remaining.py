@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from peft_atlas.bench.anatomy import anatomy_of
 from peft_atlas.bench.anatomy.ladder import Rung
 from peft_atlas.bench.conformance.tiny_fit import TinyFit
 from peft_atlas.bench.ledger import SavedTensors, tensors_of
 from peft_atlas.bench.params import count
 from peft_atlas.methods.contract import Method
+from peft_atlas.methods.parts.allocation import allocate
 from peft_atlas.methods.parts.fastfood import Fastfood
 from peft_atlas.methods.parts.gated_diff import GatedDiff
 from peft_atlas.methods.parts.hard_concrete import gate, logistic_noise, probability
@@ -383,3 +386,72 @@ def test_a_larger_penalty_closes_more_gates() -> None:
         method.fit(fit)  # type: ignore[arg-type]
         shares.append(fit.open_gates)
     assert shares[1] < 0.2 < 0.4 < shares[0]
+
+
+# spt ---------------------------------------------------------------------------------------------------------------
+
+
+def swept(scores: list[float], sizes: list[int], costs: list[int], budget: int, threshold: float) -> tuple[Any, int]:
+    """The authors' sweep, one weight at a time: (updated weights, single entries that the sweep itself chooses)."""
+    owner = [i for i, size in enumerate(sizes) for _ in range(size)]
+    order = sorted(range(len(scores)), key=lambda i: -scores[i])
+    best: tuple[Any, int] = ([], 0)
+    for n in range(len(order) + 1):
+        counts = [sum(owner[i] == j for i in order[:n]) for j in range(len(sizes))]
+        updated = [j for j, cost in enumerate(costs) if cost and counts[j] >= threshold * cost]
+        single = n - sum(counts[j] for j in updated)
+        if single + sum(costs[j] for j in updated) <= budget:
+            best = updated, single
+    return best
+
+
+@given(data=st.data())
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_spt_divides_the_budget_as_the_authors_sweep_does(data: st.DataObject) -> None:
+    sizes = data.draw(st.lists(st.integers(1, 12), min_size=1, max_size=5))
+    costs = [data.draw(st.integers(0, size)) for size in sizes]
+    scores = data.draw(st.permutations(range(sum(sizes))))
+    budget, threshold = data.draw(st.integers(1, sum(sizes))), data.draw(st.sampled_from([0.1, 0.5, 1.0]))
+    updated, entries = allocate(torch.tensor(scores).double(), sizes, costs, budget, threshold)
+    expected, single = swept(list(map(float, scores)), sizes, costs, budget, threshold)
+    assert updated == expected
+    owner = [i for i, size in enumerate(sizes) for _ in range(size)]
+    outside = sorted((i for i in range(len(scores)) if owner[i] not in updated), key=lambda i: -scores[i])
+    room = budget - sum(costs[j] for j in updated)
+    assert entries.tolist() == outside[:room] and len(entries) >= single
+    assert len(entries) == room or len(entries) == len(outside)
+
+
+@pytest.mark.parametrize("name", ["vit", "gpt2", "t5"])
+def test_spt_puts_updates_where_the_gradients_are_largest(name: str) -> None:
+    t = tiny(name, dtype=torch.float64)
+    method = ours("spt", t.model, density=0.04, r=1, threshold=0.5, batches=3)
+    assert method.anatomy is not None
+    budget, weights = method.delta.values.numel(), method.weights
+    fit = TinyFit(t, method)
+    method.before_fit(fit)  # type: ignore[arg-type]
+    plain = tiny(name, dtype=torch.float64)
+    plain.model.requires_grad_(True)
+    (plain.outputs() - fit.target).square().mean().backward()
+    twins = dict(zip(t.model.parameters(), plain.model.parameters(), strict=True))
+    scores = [
+        place.part_of(3 * torch.zeros_like(twin) if twin.grad is None else 3 * twin.grad.square()).flatten()
+        for place, twin in ((places[0], twins[places[0].parameter]) for places in weights.values())
+    ]
+    linears = method.anatomy.linears("all")
+    costs = [linears[key].d_in + linears[key].d_out if key in linears else 0 for key in weights]
+    updated, single = allocate(torch.cat(scores), [len(s) for s in scores], costs, budget, 0.5)
+    assert set(method.updates) == {name.replace(".", "_") for i, name in enumerate(weights) if i in updated}
+    assert updated and len(single) and torch.equal(method.delta.index, single.sort().values)
+    assert sum(parameter.numel() for _, parameter in method.adapter_parameters()) == budget
+    assert_same(t.outputs(), tiny(name, dtype=torch.float64).outputs())
+    with torch.no_grad():
+        for parameter in method.parameters():
+            parameter.normal_(std=0.1)
+    expected = t.outputs()
+    fresh = tiny(name, dtype=torch.float64)
+    other = ours("spt", fresh.model, density=0.04, r=1)
+    other.load_shipped(method.shipped())
+    assert_same(fresh.outputs(), expected)
+    other.merge()
+    assert_same(fresh.outputs(), expected)
