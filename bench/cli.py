@@ -13,6 +13,7 @@ import typer
 
 from .asset_commands import app as asset_app
 from .errors import AtlasError, UsageError
+from .kernel_commands import app as kernel_app
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -23,6 +24,7 @@ app = typer.Typer(
     help="PEFT Atlas: methods x tasks x backbones x seeds of parameter-efficient fine-tuning in one harness.",
 )
 app.add_typer(asset_app, name="assets")
+app.add_typer(kernel_app, name="kernels")
 
 Methods = Annotated[
     str, typer.Option(metavar="NAMES", help='Comma-separated: lora,vpt, "lora(r=16, targets=q+v)", a group, or all.')

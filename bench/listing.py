@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from .registry import ROOT, registry
+from ..kernels import catalog
+from .registry import registry
 from .text_table import Cell, text_table
 
 Noun = Literal["methods", "tasks", "backbones", "protocols", "kernels"]
@@ -58,10 +58,7 @@ def _protocols() -> tuple[list[str], list[list[Cell]]]:
 
 
 def _kernels() -> tuple[list[str], list[list[Cell]]]:
-    rows: list[list[Cell]] = []
-    for file in sorted((ROOT / "kernels").glob("[a-z]*.py")):
-        summary = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
-        rows.append([file.stem, summary.partition("\n")[0]])
+    rows: list[list[Cell]] = [[name, catalog.summary(name)] for name in catalog.names()]
     return ["id", "summary"], rows
 
 

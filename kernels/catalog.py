@@ -6,11 +6,12 @@ import ast
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
-from .case import Case
+    from .case import Case
 
 FOLDER = Path(__file__).parent
 

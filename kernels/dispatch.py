@@ -1,6 +1,6 @@
 """Kernel or plain torch: measured thresholds decide, and where nothing was measured it is plain torch.
 
-`thresholds.json` is written by `bench kernels report --thresholds` from measured rows, never by hand. An entry says
+`thresholds.json` is written by `bench kernels report --accept` from measured rows, never by hand. An entry says
 from how much work on (a number that each op defines) a kernel was no more than 3% slower than what it would replace,
 and at every larger shape that was measured too: plain torch ("algebra"), or, inside a compiled model, what the compiler
 makes of plain torch ("compile"). So results never depend on a GPU, only times do.
@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 
 THRESHOLDS = Path(__file__).with_name("thresholds.json")
+MEASURED = Path(__file__).with_name("measured.csv")  # what the thresholds are derived from
+KEYS = ("gpu", "kernel", "dtype", "mode", "fallback")
 NEVER = sys.maxsize
 _forced: bool | None = None
 
@@ -59,6 +61,4 @@ def least_work(kernel: str, device: int, dtype: str, mode: str, fallback: str) -
 def thresholds() -> dict[tuple[str, ...], int]:
     """(GPU, kernel, dtype, mode, fallback) -> least work, as committed."""
     entries = json.loads(THRESHOLDS.read_text(encoding="utf-8"))
-    return {
-        tuple(entry[key] for key in ("gpu", "kernel", "dtype", "mode", "fallback")): entry["work"] for entry in entries
-    }
+    return {tuple(entry[key] for key in KEYS): entry["work"] for entry in entries}

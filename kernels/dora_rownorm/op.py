@@ -19,7 +19,7 @@ NAME = "dora_rownorm"
 def dora_rownorm(weight: Tensor, a: Tensor, b: Tensor, scale: float, squares: Tensor | None = None) -> Tensor:
     """Norms (d_out,) in the dtype of B; W (d_out, d_in) of any dtype, A (r, d_in), B (d_out, r).
 
-    `squares` (d_out,), from `row_squares`, saves plain torch a pass over a frozen W; the kernel makes its own on the way.
+    `squares` (d_out,), from `row_squares`, saves plain torch a pass over a frozen W; the kernel makes its own.
     Gradients reach A and B alone.
     """
     if prefers_kernel(NAME, weight.numel(), weight, a, b):

@@ -25,7 +25,7 @@ def row_norms(weight: Tensor, a: Tensor, b: Tensor, scale: float, squares: Tenso
 def row_norms_backward(
     dn: Tensor, norms: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of A and B: with V = W + s B A and c = dn / n, s (c B)^T V and s c V A^T. A norm of 0 passes none on."""
+    """Gradients of A and B: with V = W + s B A and c = dn / n, s (c B)^T V and s c V A^T. Norms of 0 pass none on."""
     c = torch.where(norms > 0, dn / norms, 0.0)[:, None]
     weighted = c * b
     through_a = (weighted.t().to(weight.dtype) @ weight).to(a.dtype) + scale * (weighted.t() @ b) @ a

@@ -26,8 +26,8 @@ def grouped_lowrank(
     """residual + s_j x_j A_j^T B_j^T, (n, d_in) -> (n, d_out), zero for the residual where None.
 
     A (jobs, r, d_in), B (jobs, d_out, r), scales (jobs,), residual (n, d_out). `offsets` (jobs + 1,), int64 and on the
-    device of x, are the first row of each job and the end of the last one. Jobs of lower rank fill up with zeros; rows of
-    no job get the residual. No gradient for the scales.
+    device of x, are the first row of each job and the end of the last one. Jobs of lower rank fill up with zeros; rows
+    of no job get the residual. No gradient for the scales.
     """
     _check(x, a, b, scales, offsets, residual)
     if not prefers_kernel(NAME, x.numel(), x, a, b, residual):

@@ -86,7 +86,8 @@ def _check(codes: Tensor, scales: Tensor, scale_scales: Tensor, mean: Tensor, ro
     blocks = -(-rows * columns // BLOCK)
     if codes.numel() != blocks * BLOCK // 2 or scales.numel() < blocks:
         raise ValueError(
-            f"{NAME}: {codes.numel()} bytes of codes and {scales.numel()} scales are not those of a {rows} x {columns} matrix"
+            f"{NAME}: a {rows} x {columns} matrix has {blocks * BLOCK // 2} bytes of codes and {blocks} scales, "
+            f"not {codes.numel()} and {scales.numel()}"
         )
 
 
