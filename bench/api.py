@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import AssetError, UsageError
+from .errors import UsageError
 from .plan import Design, Existing, Plan, check_seeds, make_plan
 from .records import Cell, Record
 from .store import Store
@@ -96,19 +96,23 @@ def run(
     max_memory: str | int | None = None,
     timeout: float | None = None,
     budget: str | None = None,
+    data_root: str | Path | None = None,
 ) -> RunOutcome:
     """Run methods x tasks x seeds, each cell in a process of its own; the same call resumes.
 
     `methods`: names such as "lora(r=16)", groups, "all". `tasks`: tasks and suites of the protocol. `jobs`: cells at
     once (default: cores / threads of the protocol). `max_memory`: data one cell may hold, such as "3GB". `timeout`:
     seconds a cell may take (default: the protocol's). `budget`: what every method trains, "0.5%" of the backbone or a
-    number of parameters; ranks, widths or prompts are chosen to meet it.
+    number of parameters; ranks, widths or prompts are chosen to meet it. `data_root`: folder with local copies of what
+    the tasks and backbones of hub protocols need, see `sources`.
 
     Raises UsageError for wrong requests (before anything is written) and StoreError when results cannot be written.
     Cells that fail raise nothing: see `RunOutcome.exit_code` and the records.
     """
     from .display import make_display, plan_text
+    from .sources import use_data
 
+    use_data(data_root)
     memory = bytes_of(max_memory)
     shown = make_display(display)
     store = Store(results)
@@ -139,6 +143,7 @@ def run(
         "seeds": None if seeds is None else ",".join(map(str, seeds)),
         "results": None if str(results) == "results" else str(results),
         "max-memory": max_memory,
+        "data-root": data_root,
         "plugin": [str(folder) for folder in plugins],
     }
     return _outcome(planned, store, blocked, interrupted, shown, options)
@@ -168,27 +173,17 @@ def run_cells(
 
 
 def fetch_assets(cells: Sequence[Cell], shown: Display) -> tuple[list[Cell], list[tuple[Cell, str]]]:
-    """Fetch each asset once, before children would ask for it at the same time.
+    """Fetch each asset and each source once, before children would ask for it at the same time.
 
     Returns the cells that can run, and the others with the reason.
     """
-    from . import assets
-    from .registry import registry
+    from .needs import obtain
 
-    needs = {
-        cell.key: (*registry("tasks").card(cell.task.id).assets, *registry("backbones").card(cell.backbone.id).assets)
-        for cell in cells
-    }
-    reasons: dict[str, str] = {}
-    for asset_id in dict.fromkeys(asset_id for needed in needs.values() for asset_id in needed):
-        try:
-            assets.fetch([asset_id], shown.asset)
-        except AssetError as error:
-            reasons[asset_id] = str(error)
-            shown.warn(str(error))
-    lacking = {key: next((reasons[a] for a in needed if a in reasons), None) for key, needed in needs.items()}
-    blocked = [(cell, reason) for cell in cells if (reason := lacking[cell.key]) is not None]
-    return [cell for cell in cells if lacking[cell.key] is None], blocked
+    lacking = obtain(cells, shown.asset)
+    for reason in dict.fromkeys(reason for reasons in lacking.values() for reason in reasons):
+        shown.warn(reason)
+    blocked = [(cell, lacking[cell.key][0]) for cell in cells if cell.key in lacking]
+    return [cell for cell in cells if cell.key not in lacking], blocked
 
 
 def bytes_of(size: str | int | None) -> int | None:

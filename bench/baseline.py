@@ -93,12 +93,13 @@ def baseline_side(content: Mapping[str, Any], name: str) -> Side:
 
 
 def task_labels(tasks: Iterable[str]) -> Labels:
-    """Labels of both splits of the tasks that have some and need no assets."""
+    """Labels of both splits of the tasks that have some and need neither assets nor sources."""
     from .registry import registry
 
     known = registry("tasks")
     found: dict[str, dict[str, list[int]]] = {}
-    for task in (known.load(name)(known.card(name)) for name in tasks if not known.card(name).assets):
+    cards = [card for card in map(known.card, tasks) if not (card.assets or card.sources)]
+    for task in (known.load(card.id)(card) for card in cards):
         for split in ("train", "test"):
             labels = task.build(split).labels
             if labels is not None:

@@ -108,7 +108,8 @@ def _fingerprints(
         if split is not None:
             seen[name] = split.fingerprint()
     matches = all(value is None or card.fingerprints.get(name) == value for name, value in seen.items())
-    return DataFingerprints(train=str(seen["train"]), test=seen["test"], matches_card=matches)
+    stated = matches if card.fingerprints else None
+    return DataFingerprints(train=str(seen["train"]), test=seen["test"], matches_card=stated)
 
 
 def count_parameters(backbone: int, method: Method, head: Any) -> ParameterCounts:

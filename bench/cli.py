@@ -47,6 +47,9 @@ Budget = Annotated[
     typer.Option(metavar="0.5%|N", help="Give every method the size that trains this share of the backbone, or N."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DataRoot = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Local copies: DIR/owner/name holds what that repository does.")
+]
 Jobs = Annotated[int | None, typer.Option(min=1, help="Cells at once; as many as there are cores when not given.")]
 
 
@@ -151,6 +154,7 @@ def run(
     timeout: Annotated[float | None, typer.Option(min=1, help="Longest time of a cell in seconds.")] = None,
     max_memory: Annotated[str | None, typer.Option(metavar="3GB", help="Memory that one cell may take.")] = None,
     budget: Budget = None,
+    data_root: DataRoot = None,
     as_json: AsJson = False,
     plugin: Plugins = None,
 ) -> int:
@@ -170,6 +174,7 @@ def run(
         max_memory=max_memory,
         timeout=timeout,
         budget=budget,
+        data_root=data_root,
     )
     if as_json:
         print(_json([record.model_dump(mode="json") for record in outcome.records]))

@@ -70,7 +70,7 @@ def _explain(name: Name, task_id: str, protocol_id: str) -> Explanation:
             "suite": rules.suite_of(task.id),
             "metric": task.metric,
             "higher_is_better": task.higher_is_better,
-            "classes": len(task.classes),
+            "classes": task.outputs,
             "sizes": dict(task.sizes),
             "licence": task.licence,
         },

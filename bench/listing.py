@@ -32,7 +32,7 @@ def _methods() -> tuple[list[str], list[list[Cell]]]:
 
 def _tasks() -> tuple[list[str], list[list[Cell]]]:
     rows: list[list[Cell]] = [
-        [t.id, t.name, t.family, t.group, t.metric, len(t.classes) or None, *_sizes(t.sizes), t.version]
+        [t.id, t.name, t.family, t.group, t.metric, t.outputs or None, *_sizes(t.sizes), t.version]
         for t in sorted(registry("tasks").cards(), key=lambda card: (card.family, card.group or "", card.id))
     ]
     return ["id", "name", "family", "group", "metric", "classes", "train", "test", "version"], rows

@@ -18,6 +18,7 @@ from .records import FAILED, BackboneIdentity, Cell, MethodIdentity, ProtocolIde
 from .store import Store
 
 if TYPE_CHECKING:
+    from ..tasks.contract import Card as TaskCard
     from .protocol import Protocol
 
 Existing = Literal["missing", "failed", "all", "never"]
@@ -155,7 +156,7 @@ def make_cell(
     backbone = registry("backbones").card(protocol.family(task).backbone)
     return Cell(
         protocol=ProtocolIdentity(
-            id=protocol.id, version=protocol.version, hash=settings_hash(protocol, task.family, selection)
+            id=protocol.id, version=protocol.version, hash=settings_hash(protocol, task, selection)
         ),
         method=MethodIdentity(
             id=name.id,
@@ -171,10 +172,10 @@ def make_cell(
     )
 
 
-def settings_hash(protocol: Protocol, family: str, selection: bool) -> str:
+def settings_hash(protocol: Protocol, task: TaskCard, selection: bool) -> str:
     """Hash of the settings that shape a cell: an edit elsewhere in the protocol leaves its records valid."""
     content: dict[str, Any] = {
-        "family": protocol.families[family].model_dump(mode="json"),
+        "family": protocol.family(task).model_dump(mode="json"),
         "optimizer": protocol.optimizer.model_dump(mode="json"),
         "dtype": protocol.dtype,
         "threads": protocol.threads,

@@ -21,6 +21,7 @@ from . import processes
 from .child import utc
 from .costs import CostProfile, Subject, from_json, to_json
 from .environment import environment, machine_class
+from .errors import AssetError
 from .faults import report_of, status_of
 from .registry import registry
 from .store import Store, StoreError, publish
@@ -137,10 +138,11 @@ def command(
 
 def _fetch(planned: Plan) -> None:
     """The backbones' weights; AssetError where they cannot be had."""
-    from . import assets
+    from . import needs
 
     backbones = dict.fromkeys(cell.backbone.id for cell in planned.cells)
-    assets.fetch([asset for backbone in backbones for asset in registry("backbones").card(backbone).assets])
+    for reason in needs.fetch(need for backbone in backbones for need in needs.of_backbone(backbone)).values():
+        raise AssetError(reason)
 
 
 def take(subject: Subject, *, timed: bool = True) -> CostProfile:

@@ -32,13 +32,21 @@ class FamilySettings(_Strict):
     head_lr: float | None = Field(gt=0, description="peak learning rate of the head; null where there is none")
 
 
+class TaskSettings(_Strict):
+    """What one task sets otherwise than its family; what is left out stays the family's."""
+
+    inputs: dict[str, Any] = Field(default_factory=dict, description="options of the backbone, beside the family's")
+    steps: int | None = Field(None, gt=0)
+    batch: int | None = Field(None, gt=0)
+
+
 class OptimizerSettings(_Strict):
     """The optimiser and its schedule, the same for every method."""
 
     name: Literal["adamw"]
     betas: tuple[float, float]
     eps: float = Field(gt=0)
-    schedule: Literal["cosine"]
+    schedule: Literal["cosine", "linear"] = Field(description="how the learning rate falls to zero after the warm-up")
     warmup: float = Field(ge=0, lt=1, description="share of the steps with a linear rise of the learning rate")
     clip: float = Field(gt=0, description="largest norm of the gradient over all that trains")
     head_weight_decay: float = Field(ge=0)
@@ -69,6 +77,7 @@ class Protocol(_Strict):
     description: str
     seeds: tuple[int, ...] = Field(min_length=1)
     families: dict[str, FamilySettings]
+    tasks: dict[str, TaskSettings] = Field(default_factory=dict, description="exceptions, by task")
     optimizer: OptimizerSettings
     dtype: Literal["float32"]
     threads: int = Field(gt=0, description="threads of one cell")
@@ -79,7 +88,8 @@ class Protocol(_Strict):
     @property
     def hash(self) -> str:
         """16 hex digits of the SHA-256 of its canonical JSON, titles and descriptions aside."""
-        content = self.model_dump(mode="json", exclude={"title", "description"})
+        unsaid = {"title", "description"} | (set() if self.tasks else {"tasks"})  # older than the field: same hash
+        content = self.model_dump(mode="json", exclude=unsaid)
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -105,10 +115,12 @@ class Protocol(_Strict):
         return next((suite.name for suite in self.suites.values() if task_id in suite.tasks), None)
 
     def family(self, task: TaskCard) -> FamilySettings:
-        """Settings for a task's family. UsageError where the protocol has none."""
+        """Settings for a task: its family's, with its own exceptions. UsageError where the protocol has none."""
         if task.family not in self.families:
             raise UsageError(f"protocol {self.id} has no settings for {task.family} tasks such as {task.id}")
-        return self.families[task.family]
+        settings, own = self.families[task.family], self.tasks.get(task.id, TaskSettings())
+        changed = {name: value for name in ("steps", "batch") if (value := getattr(own, name)) is not None}
+        return settings.model_copy(update={**changed, "inputs": {**settings.inputs, **own.inputs}})
 
 
 def load_protocol(protocol_id: str) -> Protocol:
@@ -136,6 +148,7 @@ def _siblings(path: tuple[int | str, ...]) -> list[str]:
     """Keys that would have been right where `path` ends."""
     inside: dict[str | int, type[BaseModel]] = {
         "families": FamilySettings,
+        "tasks": TaskSettings,
         "optimizer": OptimizerSettings,
         "suites": Suite,
         "tuning": Tuning,

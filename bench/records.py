@@ -195,7 +195,9 @@ class DataFingerprints(_Strict):
 
     train: str
     test: str | None = Field(description="null while it was not built: tuning trials, and attempts that ended before")
-    matches_card: bool = Field(description="whether they are the ones that the task's card states")
+    matches_card: bool | None = Field(
+        description="whether they are the ones that the task's card states; null where it pins their source instead"
+    )
 
 
 class Environment(_Strict):

@@ -263,13 +263,13 @@ def _build_method(entry: Entry) -> Any:
 def _build_task(entry: Entry) -> Any:
     from ..tasks.contract import Card
 
-    return build(Card, entry.data, entry.file)
+    return build(Card, entry.data, entry.file, entry.within)
 
 
 def _build_backbone(entry: Entry) -> Any:
     from .backbones.contract import Card
 
-    return build(Card, entry.data, entry.file)
+    return build(Card, entry.data, entry.file, entry.within)
 
 
 def _build_protocol(entry: Entry) -> Any:

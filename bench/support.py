@@ -27,8 +27,11 @@ def unsupported_reason(
     method: type[Method], config: Any, backbone: BackboneCard, task: TaskCard | None = None
 ) -> str | None:
     """Why `method` cannot run with `backbone` (on `task`), naming what is missing; None where it can."""
-    if "head" in method.requires(config) and task is not None and task.family in HEADLESS:
-        return f"{task.id} has no task head to train"
+    if "head" in method.requires(config) and task is not None:
+        if task.family in HEADLESS:
+            return f"{task.id} has no task head to train"
+        if task.options.get("head", "linear") != "linear":
+            return f"{task.id} has a head of several layers, which no closed form solves"
     reason = _meta_anatomy(backbone.id).missing(places_of(method, config))
     return None if reason is None else f"{backbone.id}: {reason}"
 

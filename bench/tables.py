@@ -196,7 +196,7 @@ def _notes(plan: Plan, records: Mapping[str, Record | None]) -> list[str]:
         several = len({cell.seed for cell in plan.cells}) > 1
         covers = "seeds and test items" if several else "the sampling of test items, not of seeds (one seed)"
         notes.append(f"± half-width of the 95% interval over {covers}; trainable parameters without the head")
-    different = sorted({r.cell.task.id for r in known if r.data is not None and not r.data.matches_card})
+    different = sorted({r.cell.task.id for r in known if r.data is not None and r.data.matches_card is False})
     if different:
         notes.append(f"the data are not those of the task's card: {', '.join(different)}")
     return [*notes, *_failure_lines(known), *unsupported_lines(plan)]

@@ -101,7 +101,7 @@ class Fit:
     # gradient descent ------------------------------------------------------------------------------------------
 
     def gradient_descent(self, steps: int | None = None) -> None:
-        """AdamW with linear warm-up and cosine decay to zero; all hooks of the method are called."""
+        """AdamW with linear warm-up and the protocol's decay to zero; all hooks of the method are called."""
         steps = self.steps if steps is None else steps
         optimizer, method = self._optimizer(), self.method
         peaks = [group["lr"] for group in optimizer.param_groups]
@@ -133,7 +133,10 @@ class Fit:
         warmup = max(1, round(self.optimizer_settings.warmup * steps))
         if step < warmup:
             return (step + 1) / warmup
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+        passed = (step - warmup) / max(1, steps - warmup)
+        if self.optimizer_settings.schedule == "linear":
+            return 1 - passed
+        return 0.5 * (1 + math.cos(math.pi * passed))
 
     def _optimizer(self) -> torch.optim.Optimizer:
         settings, config = self.optimizer_settings, self.method.config

@@ -33,7 +33,7 @@ class Classification(Task):
         """
         from torch import nn
 
-        head = nn.Linear(width, len(self.card.classes))
+        head = nn.Linear(width, self.card.outputs)
         nn.init.normal_(head.weight, std=HEAD_STD)
         nn.init.zeros_(head.bias)
         return head

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
+from ..bench.sources import Source
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -40,10 +42,18 @@ class Card:
     description: str
     group: str | None = None  # natural, specialized, structured (vision)
     classes: tuple[str, ...] = ()  # label i means classes[i]
+    class_count: int = 0  # where the source numbers its classes and does not name them
     assets: tuple[str, ...] = ()  # ids of bench/assets.yaml
+    sources: tuple[Source, ...] = ()  # repositories of a hub, folders of the user
     sizes: Mapping[str, int] = field(default_factory=dict)  # items per split
     fingerprints: Mapping[str, str] = field(default_factory=dict)  # split -> Split.fingerprint()
+    options: Mapping[str, Any] = field(default_factory=dict)  # what the class needs (columns, folder)
     superseded_by: str | None = None
+
+    @property
+    def outputs(self) -> int:
+        """Number of classes, 0 where there are none."""
+        return len(self.classes) or self.class_count
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,9 @@ class Split:
     """Items of one split, before any backbone has touched them.
 
     `inputs` maps a column name to N values: "image" uint8 (N, H, W, 3) or "text" list of N strings.
-    `labels` is int64 (N,), or None where the target is the input itself (language modelling).
+    A second text of each item is in the column "pair".
+    `labels` is int64 (N,), in regression float64 (N,), or None where the target is the input itself (language
+    modelling).
     `items` names each item stably, so that predictions of different runs can be paired.
     """
 
@@ -75,7 +87,7 @@ class Split:
         """16 hex digits of the SHA-256 over items, labels and raw input bytes, in order."""
         digest = hashlib.sha256("\n".join(self.items).encode())
         if self.labels is not None:
-            digest.update(self.labels.astype("<i8").tobytes())
+            digest.update(self.labels.astype("<f8" if self.labels.dtype.kind == "f" else "<i8").tobytes())
         for name in sorted(self.inputs):
             column = self.inputs[name]
             digest.update(name.encode())

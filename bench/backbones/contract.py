@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..sources import Source
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -33,7 +35,11 @@ class Card:
     parameters: int  # exact count of the frozen model
     version: int = 1
     assets: tuple[str, ...] = ()
-    weights: str = ""  # 16 hex digits over all tensors (name, shape, fp32 bytes), sorted by name: identity in cell keys
+    sources: tuple[Source, ...] = ()  # a repository of a hub
+    packages: tuple[str, ...] = ()  # Python packages that are needed beyond this package's own
+    # identity in cell keys: 16 hex digits over all tensors (name, shape, fp32 bytes), sorted by name; of weights from a
+    # hub, the first 16 of the commit that pins them
+    weights: str = ""
     output: Mapping[str, Any] = field(default_factory=dict)  # {"mean":..,"std":..,"first":[8 floats]} on a fixed input
     options: Mapping[str, Any] = field(default_factory=dict)  # what the class needs (architecture name, sizes)
 

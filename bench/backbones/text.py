@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -50,13 +51,18 @@ class TransformersBackbone(Backbone):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.card.options["random"])
                 return self.build()
-        return self.read(str(asset(self.card.assets[0])))
+        return self.read(str(self.folder))
+
+    @property
+    def folder(self) -> Path:
+        """Where weights and tokenizer lie."""
+        return asset(self.card.assets[0])
 
     def published(self) -> dict[str, Tensor]:
         """The tensors as the asset holds them."""
         from safetensors.torch import load_file
 
-        return load_file(asset(self.card.assets[0]) / "model.safetensors")
+        return load_file(self.folder / "model.safetensors")
 
     @property
     def width(self) -> int:
@@ -66,7 +72,7 @@ class TransformersBackbone(Backbone):
     def tokenizer(self) -> Tokenizer:
         """The asset's tokenizer, or hashed words."""
         if self.card.assets:
-            return FileTokenizer(asset(self.card.assets[0]) / "tokenizer.json")
+            return FileTokenizer(self.folder / "tokenizer.json")
         return HashTokenizer(int(self.card.options["config"]["vocab_size"]))
 
     @property
@@ -116,7 +122,8 @@ class TextBackbone(TransformersBackbone):
         return model.from_pretrained(folder, config=config, add_pooling_layer=False, dtype=torch.float32)
 
     def prepare(self, split: Split) -> dict[str, Tensor]:
-        encoded = self.tokenizer.encode(split.inputs["text"], self.max_tokens, special=True)
+        inputs = split.inputs
+        encoded = self.tokenizer.encode(inputs["text"], self.max_tokens, special=True, pairs=inputs.get("pair"))
         return self.padded([ids for ids, _ in encoded], split)
 
     def encode(self, batch: dict[str, Tensor]) -> Tensor:

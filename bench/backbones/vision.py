@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,11 +62,16 @@ class VisionBackbone(Backbone):
         model.load_state_dict(tensors, assign=True)
         return model
 
+    @property
+    def folder(self) -> Path:
+        """Where the weights lie."""
+        return asset(self.card.assets[0])
+
     def published(self) -> dict[str, Tensor]:
-        """The tensors as the asset holds them, before the position table is resampled."""
+        """The tensors as their file holds them, before the position table is resampled."""
         from safetensors.torch import load_file
 
-        return load_file(asset(self.card.assets[0]) / "model.safetensors")
+        return load_file(self.folder / "model.safetensors")
 
     def _resampled(self, table: Tensor, model: Any) -> Tensor:
         from timm.layers import resample_abs_pos_embed

@@ -24,6 +24,10 @@ METRICS = {
     "nll": "NegativeLogLikelihood",
     "ece": "ExpectedCalibrationError",
     "bits_per_byte": "BitsPerByte",
+    "f1": "F1",
+    "matthews": "Matthews",
+    "pearson": "Pearson",
+    "spearman": "Spearman",
 }
 
 

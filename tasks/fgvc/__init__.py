@@ -1,0 +1,1 @@
+"""FGVC: five tasks of fine-grained classification, in VPT's splits."""

@@ -1,0 +1,1 @@
+"""GLUE: eight tasks of language understanding, from the hub."""
