@@ -71,11 +71,12 @@ class Attachment:
         return [*(parameter for _, parameter in self.method.adapter_parameters()), *head]
 
     def prepare(self, batches: Iterable[Batch], loss: Callable[[Batch], Tensor], steps: int | None = None) -> None:
-        """Do what the method does once before training: FISH Mask and Child-Tuning choose their weights here.
+        """Do what the method does once before training: FISH Mask, Child-Tuning and SPT choose what trains here.
 
-        `batches` are training data, of which the method takes as many as its recipe says (fewer where there are
-        fewer); `loss` gives the mean loss of a batch by the model, which runs in the mode that it is in. `steps`, the
-        length of the training, is needed by methods with a schedule of their own. Raises `UsageError` without data.
+        Call it before `parameters` go to an optimiser. `batches` are training data, of which the method takes as many
+        as its recipe says (fewer where there are fewer); `loss` gives the mean loss of a batch by the model, which runs
+        in the mode that it is in. `steps`, the length of the training, is needed by methods with a schedule of their
+        own. Raises `UsageError` without data.
         """
         self.method.before_fit(cast("Fit", GivenData(batches, loss, steps)))
         self.is_prepared = True
