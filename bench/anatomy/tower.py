@@ -324,7 +324,7 @@ class Tower:
     """One stack of blocks with its input and output."""
 
     edits: Edits
-    name: str  # vision, text, encoder, decoder
+    name: str  # vision, text, encoder, decoder; in a UNet, where the stack stands
     module: nn.Module  # the stack itself; what enters it must go through its own call
     width: int
     blocks: list[Block]

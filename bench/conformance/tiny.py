@@ -14,11 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-WIDTH, BLOCKS, LENGTH, VOCABULARY = 32, 2, 7, 64
+from .tiny_images import MODELS
+from .tiny_sizes import BLOCKS, END, LENGTH, VOCABULARY, WIDTH
+
 TEXT = ("bert", "roberta", "llama", "gpt2", "t5", "clip-text", "bloom", "deberta", "opt", "gemma2")
-NAMES = ("vit", "vit-layerscale", "clip-vision", *TEXT)
+NAMES = ("vit", "vit-layerscale", "clip-vision", *MODELS, *TEXT)
 FAMILIES = {
-    "vision": ("vit", "vit-layerscale", "clip-vision"),
+    "vision": ("vit", "vit-layerscale", "clip-vision", "hf-vit"),
+    "video": ("videomae", "timesformer"),
+    "clip": ("open-clip",),
+    "diffusion": ("unet",),
     "lm": ("llama", "gpt2", "bloom", "opt", "gemma2"),
 }  # the others are of the family text
 
@@ -37,11 +42,14 @@ class Tiny:
 
 
 def outputs(model: nn.Module, inputs: dict[str, Any]) -> Tensor:
-    """All floating outputs (hidden states, pooled vector, logits, encoder states) as one vector."""
+    """All floating outputs (hidden states, pooled vector, logits, encoder states, denoised sample) as one vector."""
     result: Any = model(**inputs)
     if isinstance(result, Tensor):
         return result.flatten()
-    names = ("last_hidden_state", "pooler_output", "logits", "encoder_last_hidden_state")
+    if "image_features" in result:  # of length one each: the similarities are what changes
+        image, text = result["image_features"], result["text_features"]
+        return torch.cat([image.flatten(), text.flatten(), (result["logit_scale"] * image @ text.t()).flatten()])
+    names = ("last_hidden_state", "pooler_output", "logits", "encoder_last_hidden_state", "sample")
     found = [getattr(result, name, None) for name in names]
     return torch.cat([value.flatten() for value in found if value is not None])
 
@@ -95,6 +103,8 @@ def redraw(model: nn.Module) -> None:
 
 
 def _model(name: str) -> nn.Module:
+    if name in MODELS:
+        return MODELS[name][0]()
     if name.startswith("vit"):
         from timm.models.vision_transformer import VisionTransformer
 
@@ -128,7 +138,7 @@ def _model(name: str) -> nn.Module:
         sizes = {key: value for key, value in plain.items() if key != "vocab_size"}
         return hf.CLIPVisionModel(hf.CLIPVisionConfig(**sizes, image_size=28, patch_size=14))
     if name == "clip-text":
-        return hf.CLIPTextModel(hf.CLIPTextConfig(**plain, max_position_embeddings=32, eos_token_id=63))
+        return hf.CLIPTextModel(hf.CLIPTextConfig(**plain, max_position_embeddings=32, eos_token_id=END))
     if name == "bloom":
         sizes = {"vocab_size": VOCABULARY, "hidden_size": WIDTH, "n_layer": BLOCKS, "n_head": 2}
         return hf.BloomForCausalLM(hf.BloomConfig(**sizes, hidden_dropout=0.0, attention_dropout=0.0))
@@ -152,6 +162,8 @@ def _model(name: str) -> nn.Module:
 
 
 def _inputs(name: str, padded: bool) -> dict[str, Any]:
+    if name in MODELS:
+        return MODELS[name][1]()
     images = torch.randn(2, 3, 28, 28)
     ids = torch.randint(5, VOCABULARY - 2, (2, LENGTH))
     if name.startswith("vit"):
@@ -159,11 +171,11 @@ def _inputs(name: str, padded: bool) -> dict[str, Any]:
     if name == "clip-vision":
         return {"pixel_values": images}
     text: dict[str, Any] = {"input_ids": ids}
-    ids[:, -1] = 63  # CLIP pools at this token
+    ids[:, -1] = END
     if padded:
         mask = torch.ones_like(ids)
         mask[1, 5:] = 0
-        ids[1, 4:] = torch.tensor([63, 1, 1])
+        ids[1, 4:] = torch.tensor([END, 1, 1])
         text["attention_mask"] = mask
     if name == "t5":
         text["decoder_input_ids"] = ids[:, :4].clone()

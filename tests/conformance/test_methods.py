@@ -91,7 +91,7 @@ def attached(case: Case, model: nn.Module) -> Method:
 
 
 def fits(case: Case, name: str) -> bool:
-    if case == ("bitfit", {"biases": "query+intermediate"}) and name in ("llama", "t5", "gemma2"):
+    if case == ("bitfit", {"biases": "query+intermediate"}) and name in ("llama", "t5", "gemma2", "unet"):
         return False
     return not places(case) & LACKS[name]
 
@@ -239,11 +239,15 @@ def norm_sizes(anatomy: Anatomy) -> int:
     """Weights and biases of all norms that are not the embeddings'."""
     total = 0
     for name, module in anatomy.model.named_modules():
-        is_norm = "norm" in type(module).__name__.lower()
-        is_before = name == "encoder.LayerNorm"  # DeBERTa's relative positions
-        if is_norm and not is_before and "embeddings" not in name and "pre_lay" not in name:
+        is_before = name in ("encoder.LayerNorm", "visual.ln_pre")  # the former, of DeBERTa's relative positions
+        if is_norm(module) and not is_before and "embeddings" not in name and "pre_lay" not in name:
             total += sum(p.numel() for p in module.parameters())
     return total
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether it normalises tokens; a UNet's convolutions have norms over groups of channels."""
+    return "norm" in type(module).__name__.lower() and not isinstance(module, nn.GroupNorm)
 
 
 def attentions(anatomy: Anatomy) -> int:
@@ -260,7 +264,7 @@ def prefix_size(config: Any, anatomy: Anatomy) -> int:
 def bias_sizes(config: Any, anatomy: Anatomy) -> int:
     if config.biases == "all":
         return sum(p.numel() for n, p in anatomy.model.named_parameters() if n.endswith("bias"))
-    return sum(block.attention.q.d_out + block.feedforward.up.d_out for block in anatomy.blocks)
+    return sum(place.d_out for place in anatomy.linears("q+up").values())
 
 
 def bottleneck_size(bottleneck: int) -> int:
@@ -269,7 +273,7 @@ def bottleneck_size(bottleneck: int) -> int:
 
 def all_norms(anatomy: Anatomy) -> int:
     """Weights and biases of all norms, those of the embeddings included."""
-    norms = [m for m in anatomy.model.modules() if "norm" in type(m).__name__.lower()]
+    norms = [m for m in anatomy.model.modules() if is_norm(m)]
     return sum(p.numel() for norm in norms for p in norm.parameters())
 
 
@@ -368,7 +372,8 @@ def lst(config: Any, anatomy: Anatomy) -> int:
         for block in tower.blocks[-read:]:
             for a in (block.attention, *(a for a in block.attentions if a.is_cross)):
                 q, kv = (heads * max(1, a.head_dim // config.r) for heads in (a.heads, a.kv_heads))
-                total += 2 * s + 2 * s * (q + kv) + (q + 2 * kv + s if a.q.bias() is not None else 0)
+                biases = zip(a.linears.values(), (q, kv, kv, s), strict=True)
+                total += 2 * s + 2 * s * (q + kv) + sum(n for place, n in biases if place.bias() is not None)
             inner, ff = block.feedforward.up.d_out // config.r, block.feedforward
             total += 2 * s + len(ff.linears) * s * inner + (inner + s if ff.up.bias() is not None else 0)
         if crosses[tower.name] or not any(crosses.values()):

@@ -27,6 +27,7 @@ def tower(builder: Builder, stack: Any) -> Tower:
         return _text(builder, stack)
     transformer, width, (rows, columns) = stack.transformer, stack.transformer.width, stack.grid_size
     before = [] if isinstance(stack.ln_pre, nn.Identity) else [builder.op(stack.ln_pre, width)]
+    pools_first = stack.attn_pool is not None or stack.final_ln_after_pool
     return Tower(
         edits=builder.edits,
         name="vision",
@@ -42,7 +43,7 @@ def tower(builder: Builder, stack: Any) -> Tower:
         grid=(1, rows, columns),
         special=1,
         readers=_readers(stack),
-        exit=transformer,  # poolers may stand before the norm
+        exit=transformer if pools_first else None,
     )
 
 
@@ -62,7 +63,6 @@ def _text(builder: Builder, stack: Any) -> Tower:
         special=1,
         is_causal=is_causal,
         readers=_readers(transformer),
-        exit=transformer,
     )
 
 

@@ -25,7 +25,7 @@ def tower(builder: Builder, stack: Any) -> Tower:
         blocks=blocks(builder, "vision", modules, width, partial(_parts, builder, config=config)),
         tokens=Tokens(builder.edits, modules, width, 0, Widening(same_call, same_output)),
         output=None if stack.layernorm is None else builder.op(stack.layernorm, width),
-        exit=stack.encoder,
+        exit=stack.encoder if stack.layernorm is None else None,
         patch_embedding=builder.op(patches, width, carrier=patches.projection),
         grid=(config.num_frames // patches.tubelet_size, rows // patch_rows, columns // patch_columns),
     )
