@@ -45,10 +45,12 @@ def solve(method_id: str, values: Mapping[str, Any], backbone: str, budget: Valu
     anatomy = _anatomy(backbone)
     target = parse_budget(budget, sum(parameter.numel() for parameter in anatomy.model.parameters()))
     size = kind.Config.size
-    if size is None:
+    if size is None and kind.Config.share is None:
         raise UnsupportedError(f"{method_id} has no size that a budget could set")
     if (reason := anatomy.missing(places_of(kind, kind.Config(**values)))) is not None:
         raise UnsupportedError(f"{method_id} does not fit {backbone}: {reason}")
+    if size is None:
+        return _share_of_weights(kind, values, anatomy, target)
 
     def at(number: int, more: int = 0) -> dict[str, Any]:
         return {**with_size(kind.Config, values, number), **({"more": more} if more else {})}
@@ -68,6 +70,22 @@ def solve(method_id: str, values: Mapping[str, Any], backbone: str, budget: Valu
                          if (n, 0) in found)  # fmt: skip
         raise UnsupportedError(f"{method_id} cannot train {target:,} parameters within {TOLERANCE:.0%}: {near}")
     return at(*best)
+
+
+def _share_of_weights(kind: type[Method], values: Mapping[str, Any], anatomy: Anatomy, target: int) -> dict[str, Any]:
+    """The share of its weights with which a method trains `target` parameters; UnsupportedError where there is none."""
+    share = kind.Config.share
+    assert share is not None, "asked for by a method that has one"
+
+    def count(value: float) -> int:
+        return _trainable(kind, kind.Config(**{**values, share: value}), anatomy) or 0
+
+    value = min(1.0, target / max(1, count(1.0)))
+    found = count(value)
+    if abs(found - target) > TOLERANCE * target:
+        reason = f"{share}={value:.3g} trains {found:,}"
+        raise UnsupportedError(f"no {share} trains {target:,} parameters within {TOLERANCE:.0%}: {reason}")
+    return {share: value}
 
 
 def with_size(config: type[MethodConfig], values: Mapping[str, Any], size: int) -> dict[str, Any]:

@@ -26,12 +26,14 @@ class MethodConfig(BaseModel):
     """Hyper-parameters of a method. Unknown names and non-finite numbers are errors that name the field.
 
     `size` names the whole number (rank, width, tokens) that the trainable count grows with, None where there is none;
-    `in_proportion` those that grow with it when a budget sets the size (LoRA's alpha).
+    `in_proportion` those that grow with it when a budget sets the size (LoRA's alpha). `share` names in its place the
+    share of the weights that trains, where a method has such a share.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     size: ClassVar[str | None] = None
     in_proportion: ClassVar[tuple[str, ...]] = ()
+    share: ClassVar[str | None] = None
 
     more: int = Field(
         0, ge=0, description="how many places, first ones first, are one unit larger in `size`; a budget sets it"

@@ -11,7 +11,8 @@ from peft_atlas.bench.params import count
 from peft_atlas.bench.recipes import with_budget
 from peft_atlas.bench.registry import registry
 
-SIZED = [name for name in registry("methods").ids() if registry("methods").load(name).Config.size is not None]
+CONFIGS = {name: registry("methods").load(name).Config for name in registry("methods").ids()}
+SIZED = [name for name, config in CONFIGS.items() if config.size is not None or config.share is not None]
 # One place, so whole sizes only; and a factor that is full, and grows no more, long before such budgets.
 CANNOT = {"prompt-tuning", "vpt-shallow", "lokr"}
 
@@ -34,6 +35,15 @@ def test_lora_keeps_the_share_of_alpha_and_mixes_two_ranks() -> None:
     ranks = {tensor.shape[0] for tensor in tensors if tensor.name.endswith(".a")}
     assert ranks == {5, 6}
     assert count("lora(r=6, more=0)", "dinov2-small").adapter > count("lora(budget=0.5%)", "dinov2-small").adapter
+
+
+def test_the_share_of_a_selective_method_is_bounded_by_its_weights() -> None:
+    backbone = registry("backbones").card("minilm-l6").parameters
+    assert count(f"fishmask(budget={backbone})", "minilm-l6").adapter == backbone
+    with pytest.raises(UnsupportedError, match="no density trains"):
+        count(f"fishmask(budget={2 * backbone})", "minilm-l6")
+    with pytest.raises(UnsupportedError, match=r"density=0\.005 trains"):
+        count(f"child-tuning(mode=F, budget={backbone // 200})", "minilm-l6")
 
 
 @pytest.mark.parametrize("budget", ["0%", "101%", "half", "-5", "0"])

@@ -38,7 +38,7 @@ CHECKS: dict[str, Check] = {
     "count": learning.count_is_the_closed_form,
     "meta": learning.meta_device_counts_the_same,
 }
-SMALL = {"r": 4, "tokens": 3, "bottleneck": 4, "hidden": 8}  # what fits a width of 32
+SMALL = {"r": 4, "tokens": 3, "bottleneck": 4, "hidden": 8, "terms": 4}  # what fits a width of 32
 SMALL_SIZE = 4  # of a method's own `size`
 
 

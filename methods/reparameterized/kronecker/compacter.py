@@ -13,7 +13,7 @@ of the norms of the blocks and of the final norm.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -30,6 +30,8 @@ from ...parts.hypercomplex import HypercomplexBottleneck
 
 class CompacterConfig(GradientConfig):
     """Sizes of the adapters, and where they stand."""
+
+    size: ClassVar[str | None] = "rank"
 
     bottleneck: int = Field(gt=0, description="width between the two layers, a multiple of `terms`")
     terms: int = Field(4, gt=0, description="number and size of the matrices A; divides the widths")
