@@ -38,7 +38,7 @@ class Fastfood(nn.Module):
             gains = torch.randn(shape, generator=generator)
             gains /= gains.norm(dim=1, keepdim=True) * n**0.5
         self.register_buffer("signs", signs.to(device, torch.int8), persistent=False)
-        self.register_buffer("order", order.flatten().to(device), persistent=False)
+        self.register_buffer("order", order.flatten().to(device, torch.int32), persistent=False)
         self.register_buffer("gains", gains.to(device), persistent=False)
 
     def forward(self, theta: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ class Fastfood(nn.Module):
         """P^T values, (n,) -> (d,)."""
         padded = F.pad(values, (0, self.gains.numel() - self.n)).view_as(self.gains)
         mixed = (walsh_hadamard(padded) * self.gains).flatten()
-        mixed = torch.empty_like(mixed).index_copy_(0, self.order, mixed)
+        mixed = torch.empty_like(mixed).index_copy_(0, self.order.long(), mixed)
         return (walsh_hadamard(mixed.view_as(self.gains)) * self.signs).sum(0)[: self.d]
 
 

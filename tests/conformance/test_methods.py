@@ -396,7 +396,7 @@ def spt(config: Any, anatomy: Anatomy) -> int:
 
 CLOSED_FORMS: dict[str, Callable[[Any, Anatomy], int]] = {
     "lst": lst,
-    "said": lambda c, a: c.d,
+    "said": lambda c, a: c.d + len(a.blocks) + 1,
     "kadaptation": kadaptation,
     "diff-pruning": share,
     "spt": spt,

@@ -2,14 +2,14 @@
 
     theta_i = theta0_i + lambda_i (P theta')_i
 
-for each layer i: theta0 are all weights of the backbone, theta' has d - m dimensions for m layers, and P is a Fastfood
-projection (`parts.fastfood`). A layer is a block, and all that lies outside the blocks is one more. As in the authors'
-code each weight has a projection of its own, scaled to unit columns, lambda starts at one and theta' at zero. There a
-projection is one block of the weight's size, which cuts theta' off where that is smaller; here it is a stack of blocks
-of the size of theta', as Fastfood was published, and every weight sees all of theta'. P is drawn from `projection_seed`
-and not shipped.
+for each layer i: theta0 are all weights of the backbone, theta' has d dimensions, and P is a Fastfood projection
+(`parts.fastfood`). A layer is a block, and all that lies outside the blocks is one more. As in the authors' code each
+weight has a projection of its own, scaled to unit columns, lambda starts at one and theta' at zero. There a projection
+is one block of the weight's size, which cuts theta' off where that is smaller; here it is a stack of blocks of the size
+of theta', as Fastfood was published, and every weight sees all of theta'. P is drawn from `projection_seed` and not
+shipped.
 
-Trainable parameters: d, of which one for each block and one for the rest are scales.
+Trainable parameters: d, and a scale for each block and one for the rest, which the paper counts as part of its d.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class SAIDConfig(GradientConfig):
 
     size: ClassVar[str | None] = "d"
 
-    d: int = Field(gt=1, description="trained numbers, the layers' scales included")
+    d: int = Field(gt=0, description="dimensions of the subspace, without the layers' scales")
     projection_seed: int = Field(0, ge=0, description="seed of the projections")
 
 
@@ -55,16 +55,14 @@ class SAID(Method):
     def attach(self, anatomy: Anatomy) -> None:
         self.anatomy, weights = anatomy, anatomy.weights()
         layers, d = len(anatomy.blocks) + 1, self.config.d
-        if d <= layers:
-            raise ValueError(f"d={d} leaves nothing beside the scales of {layers} layers")
         device = next(iter(weights.values()))[0].value().device
-        self.theta = nn.Parameter(torch.zeros(d - layers, device=device))
+        self.theta = nn.Parameter(torch.zeros(d, device=device))
         self.scales = nn.Parameter(torch.ones(layers, device=device))
         generator = torch.Generator().manual_seed(self.config.projection_seed)
         self.projections = nn.ModuleList()
         layer_of = _layers(anatomy)
         for places in weights.values():
-            projection = Fastfood(d - layers, places[0].shape.numel(), generator, device)
+            projection = Fastfood(d, places[0].shape.numel(), generator, device)
             self.projections.append(projection)
             for place in places:
                 place.reparam(AddProjection(self, projection, layer_of.get(place.parameter, layers - 1)))

@@ -10,8 +10,8 @@ token, which is left out here. They also train every vector in full of which a f
 budget as steps of 20,000 let them; here the budget is used up exactly (see `parts.allocation`).
 
 Trainable parameters: floor(density * candidate weights), whatever the data choose (fewer only where every matrix has an
-update and every other weight trains). Until `before_fit` has run, and on
-the meta device, all of them are single weights, spread evenly. Shipped besides: the positions of single weights.
+update and every other weight trains). Until `before_fit` has run, and on the meta device, all of them are single
+weights, spread evenly. Shipped besides: the positions of single weights.
 """
 
 from __future__ import annotations
