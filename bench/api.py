@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from .display import Display, Style
+    from .executors import Executor
+    from .names import Name
     from .protocol import Protocol
 
 Names = str | Iterable[str]
@@ -55,8 +57,8 @@ def load_results(results: str | Path = "results") -> pd.DataFrame:
 
 
 def plan(
-    methods: Names,
-    tasks: Names,
+    methods: Names | None = None,
+    tasks: Names | None = None,
     *,
     protocol: str = "embedded",
     seeds: Sequence[int] | None = None,
@@ -64,14 +66,47 @@ def plan(
     existing: Existing = "failed",
     plugins: Sequence[str | Path] = (),
     budget: str | None = None,
+    plan_file: str | Path | None = None,
+    only: str | None = None,
+    shard: str | None = None,
 ) -> Plan:
     """What `run` would do. Writes nothing; raises UsageError for wrong names."""
-    from . import processes
-    from .protocol import load_protocol
-    from .recipes import expand, with_budget
+    from . import plan_file as plan_files
     from .registry import use_plugins
 
     use_plugins(plugins)
+    if plan_file is None:
+        asked = _asked(methods, tasks, protocol, seeds, budget)
+    elif methods or tasks or seeds or budget:
+        raise UsageError("a plan file says which cells: give no methods, tasks, seeds or budget beside it")
+    else:
+        asked = _planned(plan_files.read_plan(Path(plan_file)))
+    cells = asked.design.cells
+    cells = cells if only is None else plan_files.only(cells, only)
+    cells = cells if shard is None else plan_files.shard_of(cells, shard)
+    chosen = Design(cells, [] if only else asked.design.unsupported)
+    return make_plan(asked.protocol, asked.names, asked.tasks, chosen, Store(results), existing)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A request with every name resolved."""
+
+    protocol: Protocol
+    names: list[Name]
+    tasks: list[str]
+    design: Design
+
+
+def _asked(
+    methods: Names | None, tasks: Names | None, protocol: str, seeds: Sequence[int] | None, budget: str | None
+) -> _Asked:
+    from . import processes
+    from .protocol import load_protocol
+    from .recipes import expand, with_budget
+
+    if methods is None or tasks is None:
+        raise UsageError(f"Missing option '--{'tasks' if methods is not None else 'methods'}'.")
     rules = load_protocol(protocol)
     names = with_budget(expand(methods), budget)
     task_ids = rules.resolve_tasks(tasks)
@@ -79,12 +114,22 @@ def plan(
     if not names or not task_ids:
         raise UsageError("at least one method and one task are needed")
     found: Design = processes.call("peft_atlas.bench.plan:design", protocol, names, task_ids, wanted)
-    return make_plan(rules, names, task_ids, found, Store(results), existing)
+    return _Asked(rules, names, task_ids, found)
+
+
+def _planned(cells: list[Cell]) -> _Asked:
+    """The request that cells of one protocol stand for."""
+    from .names import parse_one
+    from .protocol import load_protocol
+
+    names = {cell.method.name: parse_one(cell.method.name) for cell in cells}
+    tasks = list(dict.fromkeys(cell.task.id for cell in cells))
+    return _Asked(load_protocol(cells[0].protocol.id), list(names.values()), tasks, Design(cells, []))
 
 
 def run(
-    methods: Names,
-    tasks: Names,
+    methods: Names | None = None,
+    tasks: Names | None = None,
     *,
     protocol: str = "embedded",
     seeds: Sequence[int] | None = None,
@@ -96,6 +141,10 @@ def run(
     max_memory: str | int | None = None,
     timeout: float | None = None,
     budget: str | None = None,
+    plan_file: str | Path | None = None,
+    only: str | None = None,
+    shard: str | None = None,
+    executor: str | None = None,
     data_root: str | Path | None = None,
 ) -> RunOutcome:
     """Run methods x tasks x seeds, each cell in a process of its own; the same call resumes.
@@ -103,16 +152,22 @@ def run(
     `methods`: names such as "lora(r=16)", groups, "all". `tasks`: tasks and suites of the protocol. `jobs`: cells at
     once (default: cores / threads of the protocol). `max_memory`: data one cell may hold, such as "3GB". `timeout`:
     seconds a cell may take (default: the protocol's). `budget`: what every method trains, "0.5%" of the backbone or a
-    number of parameters; ranks, widths or prompts are chosen to meet it. `data_root`: folder with local copies of what
-    the tasks and backbones of hub protocols need, see `sources`.
+    number of parameters; ranks, widths or prompts are chosen to meet it. `plan_file`: the cells, in place of methods
+    and tasks, see `plan_file`; `only` those with these comma-separated keys, `shard` the "3/8" of them. `executor`:
+    run them elsewhere, "ray(gpus=1)" or "slurm(workers=8)", see `executors`. `data_root`: folder with local copies of
+    what the tasks and backbones of hub protocols need, see `sources`.
 
     Raises UsageError for wrong requests (before anything is written) and StoreError when results cannot be written.
     Cells that fail raise nothing: see `RunOutcome.exit_code` and the records.
     """
     from .display import make_display, plan_text
+    from .executors import make_executor
     from .sources import use_data
 
     use_data(data_root)
+    elsewhere = None if executor is None else make_executor(executor)
+    if elsewhere is not None and jobs is not None:
+        raise UsageError("jobs is how many cells run at once on this machine: an executor has options of its own")
     memory = bytes_of(max_memory)
     shown = make_display(display)
     store = Store(results)
@@ -126,6 +181,9 @@ def run(
             existing=existing,
             plugins=plugins,
             budget=budget,
+            plan_file=plan_file,
+            only=only,
+            shard=shard,
         )
     shown.say(plan_text(planned))
     if planned.run:
@@ -133,14 +191,20 @@ def run(
     cells, blocked = fetch_assets(planned.run, shown)
     interrupted = False
     try:
-        run_cells(cells, planned.protocol, store, shown, jobs, memory, timeout, again=existing == "all")
+        run_cells(
+            *(cells, planned.protocol, store, shown, jobs, memory, timeout), again=existing == "all", executor=elsewhere
+        )
     except KeyboardInterrupt:
         interrupted = True
     options = {
-        "methods": ",".join(planned.methods),
-        "tasks": ",".join([tasks] if isinstance(tasks, str) else tasks),
+        "plan": plan_file,
+        "methods": ",".join(planned.methods) if plan_file is None else None,
+        "tasks": None if tasks is None else ",".join([tasks] if isinstance(tasks, str) else tasks),
         "protocol": None if protocol == "embedded" else protocol,
         "seeds": None if seeds is None else ",".join(map(str, seeds)),
+        "only": only,
+        "shard": shard,
+        "executor": executor,
         "results": None if str(results) == "results" else str(results),
         "max-memory": max_memory,
         "data-root": data_root,
@@ -159,9 +223,11 @@ def run_cells(
     timeout: float | None = None,
     *,
     again: bool = False,
+    executor: Executor | None = None,
 ) -> list[Record]:
-    """Run cells under a display; see `Runner.run`."""
+    """Run cells under a display, here (see `Runner.run`) or by an executor."""
     from .environment import cores, environment
+    from .executors import Work
     from .runner import Limits, Runner
 
     if not cells:
@@ -169,6 +235,8 @@ def run_cells(
     jobs = jobs or max(1, cores() // protocol.threads)
     limits = Limits(jobs=jobs, timeout=timeout or protocol.timeout, max_memory=max_memory)
     with shown.cells(len(cells)):
+        if executor is not None:
+            return executor.run(Work(cells, store, limits, shown, threads=protocol.threads, again=again))
         return Runner(store, limits, environment(protocol.threads, jobs), shown, again=again).run(cells)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from .records import CurvePoint, DataFingerprints, Drift, ParameterCounts, Primary, StepTimes
+from .records import Computation, CurvePoint, DataFingerprints, Drift, ParameterCounts, Primary, StepTimes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +34,7 @@ class Attempt:
         self.step_seconds: Sequence[float] = ()
         self.parameters: ParameterCounts | None = None
         self.data: DataFingerprints | None = None
+        self.computation: Computation | None = None
         self.drift: Drift | None = None
         self.arrays: dict[str, np.ndarray] | None = None
         self._send = send

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .attempt import Attempt
+from .computation import checkpoint_blocks
 from .drift import Probe
 from .names import Name
 from .protocol import load_protocol
@@ -36,6 +37,7 @@ def run_cell(attempt: Attempt) -> None:
         kind = registry("backbones").load(cell.backbone.id)
         backbone: Backbone = kind(registry("backbones").card(cell.backbone.id), settings.inputs)
         backbone.anatomy.edits.keeps_originals = False  # copies for `detach` are no part of a method's memory
+        attempt.computation = protocol.computation(task.card)
     with attempt.phase("probe"):
         probe = Probe(backbone)
     with attempt.phase("data"):
@@ -51,12 +53,17 @@ def run_cell(attempt: Attempt) -> None:
         method = method_of(cell.method)
         method.attach(backbone.anatomy)
         attempt.parameters = count_parameters(counted, method, head)
+        if settings.checkpointing:
+            checkpoint_blocks(backbone.model)
+        if settings.compile:
+            backbone.model.compile()
     with attempt.phase("fit"):
         torch.manual_seed(cell.seed)
         fit = Fit(
             *(backbone, method, head, task, prepared, settings, protocol.optimizer, cell.seed),
             steps=cell.steps,
             report=attempt.report,
+            dtype=protocol.dtype,
         )
         attempt.curve, attempt.step_seconds = fit.curve, fit.step_seconds  # grow while it trains
         fit.run()
@@ -66,12 +73,14 @@ def run_cell(attempt: Attempt) -> None:
             attempt.data = _fingerprints(task.card, None, split, attempt.data)
         prepared = backbone.prepare(split)
     with attempt.phase("evaluate"):
-        predictions = evaluate(backbone, method, head, task, split, prepared, settings, attempt.report)
+        predictions = evaluate(
+            backbone, method, head, task, split, prepared, settings, attempt.report, dtype=protocol.dtype
+        )
         attempt.score(task.score(predictions, split), task.card.metric, higher_is_better=task.card.higher_is_better)
         items = np.asarray(predictions.items, dtype=np.str_)
         per_item = np.asarray(task.per_item(predictions, split), dtype=np.float64)
         attempt.arrays = {"items": items, "per_item": per_item, **predictions.columns}
-    with attempt.phase("probe"):
+    with attempt.phase("probe"), torch.compiler.set_stance("force_eager"):  # as the backbone answered before
         attempt.drift = probe.drift()
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from .attempt import Attempt
 from .errors import AtlasError
 from .faults import report_of, status_of
-from .processes import adopt, load
+from .processes import adopt, ignore_what_all_hear, load
 from .records import Cell, Environment, ErrorReport, MemoryUse, Record, Status, Times
 from .store import Store
 
@@ -45,7 +45,7 @@ class Job:
 
 def main(connection: Connection, job: Job) -> None:
     """Run a cell and write its record, whatever happens."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent decides
+    ignore_what_all_hear()
     adopt(job.variables)
     _print_to(job.printed)
     threading.Thread(target=_end_with_parent, args=(connection,), daemon=True).start()
@@ -84,12 +84,13 @@ def main(connection: Connection, job: Job) -> None:
         times=times,
         memory=memory,
         data=attempt.data,
+        computation=attempt.computation,
         environment=job.environment,
         started=started,
         finished=utc(),
     )
     try:
-        path = Store(job.results).add(record, attempt.arrays)
+        path = Store(job.results).append(record, attempt.arrays)
     except AtlasError as failure:
         connection.send({"fatal": str(failure)})
     else:

@@ -26,10 +26,14 @@ app = typer.Typer(
 app.add_typer(asset_app, name="assets")
 app.add_typer(kernel_app, name="kernels")
 
-Methods = Annotated[
-    str, typer.Option(metavar="NAMES", help='Comma-separated: lora,vpt, "lora(r=16, targets=q+v)", a group, or all.')
-]
-Tasks = Annotated[str, typer.Option(metavar="NAMES", help="Comma-separated tasks or suites: mnist,imdb or vtab,nlp.")]
+METHODS: Any = typer.Option(
+    metavar="NAMES", help='Comma-separated: lora,vpt, "lora(r=16, targets=q+v)", a group, or all.'
+)
+TASKS: Any = typer.Option(metavar="NAMES", help="Comma-separated tasks or suites: mnist,imdb or vtab,nlp.")
+Methods = Annotated[str, METHODS]
+OptionalMethods = Annotated[str | None, METHODS]
+Tasks = Annotated[str, TASKS]
+OptionalTasks = Annotated[str | None, TASKS]
 Protocol = Annotated[str, typer.Option(metavar="NAME", help="What is equal for all methods; see bench ls protocols.")]
 Seeds = Annotated[str | None, typer.Option(metavar="0,1,2", help="Seeds; the protocol's own when not given.")]
 Results = Annotated[Path, typer.Option(metavar="DIR", help="Where records are read and written.")]
@@ -47,6 +51,17 @@ Budget = Annotated[
     typer.Option(metavar="0.5%|N", help="Give every method the size that trains this share of the backbone, or N."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+PlanFile = Annotated[
+    Path | None, typer.Option("--plan", metavar="FILE", help="Cells of `bench plan --jsonl`, for methods and tasks.")
+]
+Only = Annotated[
+    str | None, typer.Option(metavar="KEYS", help="Of these cells, those with these comma-separated keys.")
+]
+Shard = Annotated[str | None, typer.Option(metavar="3/8", help="Of these cells, the third of eight parts.")]
+On = Annotated[
+    str | None,
+    typer.Option("--executor", metavar="NAME", help='Run elsewhere: "ray(gpus=1)", "slurm(workers=8, partition=gpu)".'),
+]
 DataRoot = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Local copies: DIR/owner/name holds what that repository does.")
 ]
@@ -120,7 +135,11 @@ def plan(
     results: Results = Path("results"),
     existing: Existing = "failed",
     budget: Budget = None,
+    shard: Shard = None,
     as_json: AsJson = False,
+    jsonl: Annotated[
+        bool, typer.Option("--jsonl", help="Print what would run, a cell a line, for run --plan.")
+    ] = False,
     plugin: Plugins = None,
 ) -> None:
     """Show which cells would run and which cannot. Writes nothing.
@@ -128,6 +147,7 @@ def plan(
     Cells with a record are listed as cached, impossible ones with the place that is missing.
     """
     from . import api, display
+    from .plan_file import to_lines
 
     planned = api.plan(
         methods,
@@ -138,14 +158,19 @@ def plan(
         existing=existing,
         plugins=plugin or (),
         budget=budget,
+        shard=shard,
     )
-    print(_json(planned.as_dict()) if as_json else display.plan_text(planned))
+    if jsonl:
+        print(display.plan_text(planned), file=sys.stderr)
+        print(to_lines(planned.run), end="")
+    else:
+        print(_json(planned.as_dict()) if as_json else display.plan_text(planned))
 
 
 @app.command()
 def run(
-    methods: Methods,
-    tasks: Tasks,
+    methods: OptionalMethods = None,
+    tasks: OptionalTasks = None,
     protocol: Protocol = "embedded",
     seeds: Seeds = None,
     results: Results = Path("results"),
@@ -154,6 +179,10 @@ def run(
     timeout: Annotated[float | None, typer.Option(min=1, help="Longest time of a cell in seconds.")] = None,
     max_memory: Annotated[str | None, typer.Option(metavar="3GB", help="Memory that one cell may take.")] = None,
     budget: Budget = None,
+    plan: PlanFile = None,
+    only: Only = None,
+    shard: Shard = None,
+    executor: On = None,
     data_root: DataRoot = None,
     as_json: AsJson = False,
     plugin: Plugins = None,
@@ -174,11 +203,27 @@ def run(
         max_memory=max_memory,
         timeout=timeout,
         budget=budget,
+        plan_file=plan,
+        only=only,
+        shard=shard,
+        executor=executor,
         data_root=data_root,
     )
     if as_json:
         print(_json([record.model_dump(mode="json") for record in outcome.records]))
     return outcome.exit_code
+
+
+@app.command()
+def merge(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Results folders of other machines.")],
+    results: Results = Path("results"),
+    as_json: AsJson = False,
+) -> int:
+    """Join the records of several machines into one results folder; nothing there is changed."""
+    from . import merge as merging
+
+    return merging.command(folders, results, as_json)
 
 
 @app.command()
@@ -215,28 +260,30 @@ def params(
 
 @app.command()
 def validate(
-    name: Annotated[str, typer.Argument(metavar="NAME|DIR", help='A method, "lora(r=2)", or a results folder.')],
+    subject: Annotated[
+        str, typer.Argument(metavar="NAME|DIR", help='A method, such as lora or "lora(r=2)"; or a folder of records.')
+    ],
     models: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="Comma-separated: vit,bert,llama; all when not given.")
+        str | None, typer.Option(metavar="NAMES", help="Of a method: vit,bert,llama; all when not given.")
     ] = None,
     as_json: AsJson = False,
     plugin: Plugins = None,
 ) -> int:
-    """Check a method on a tiny random model of every architecture that it fits, or the records of a results folder.
+    """Check a method on a tiny random model of every architecture that it fits, or contributed records.
 
-    These are the checks that every method of this package passes: start, gradients, training, merge, shipped file, ...
-    Exit code 1 when one fails.
+    A method has to pass what every method of this package does: start, gradients, training, merge, shipped file, ...
+    Exit code 1 when something fails.
     """
     from .registry import registry
 
     _use(plugin)
-    if Path(name).is_dir() and name not in registry("methods"):
+    if Path(subject).is_dir() and subject not in registry("methods"):
         from . import validate_records
 
-        return validate_records.command(Path(name), as_json)
+        return validate_records.command(Path(subject), as_json)
     from .conformance import report
 
-    return report.command(name, models, as_json)
+    return report.command(subject, models, as_json)
 
 
 @app.command()

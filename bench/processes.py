@@ -22,6 +22,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 PRELOADED = "peft_atlas.bench.preload"
+# what a terminal (Ctrl-C) or a scheduler (time is up) sends to all processes of a job: the parent decides what to do
+TO_ALL = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR2") if hasattr(signal, name)]
 
 
 def start(main: Callable[..., None], *arguments: Any) -> tuple[Any, Connection]:
@@ -84,7 +86,7 @@ def _context() -> Any:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([PRELOADED])
-    with _interrupts_ignored():  # the server and its children inherit this: Ctrl-C is the parent's to handle
+    with _interrupts_ignored():  # the server inherits this, and hands it on
         forkserver.ensure_running()
     first = context.Process(target=int)
     with _caller_hidden():
@@ -95,21 +97,27 @@ def _context() -> Any:
     return context
 
 
+def ignore_what_all_hear() -> dict[int, Any]:
+    """Leave it to the parent; the handlers that were there. Those of other languages stay. In a main thread only."""
+    return {number: signal.signal(number, signal.SIG_IGN) for number in TO_ALL if signal.getsignal(number) is not None}
+
+
 def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
 @contextmanager
 def _interrupts_ignored() -> Iterator[None]:
-    """Processes started here never hear Ctrl-C."""
+    """Processes started here never hear Ctrl-C, nor a scheduler."""
     if not _in_main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = ignore_what_all_hear()
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -21,10 +21,12 @@ from . import processes
 from .child import utc
 from .costs import CostProfile, Subject, from_json, to_json
 from .environment import environment, machine_class
-from .errors import AssetError
+from .errors import AssetError, UsageError
 from .faults import report_of, status_of
+from .publish import publish
+from .records import PLAIN
 from .registry import registry
-from .store import Store, StoreError, publish
+from .store import Store, StoreError
 from .text_table import text_table
 
 if TYPE_CHECKING:
@@ -55,6 +57,8 @@ def subjects(protocol: Protocol, cells: Iterable[Cell]) -> list[Subject]:
     for cell in cells:
         task = registry("tasks").card(cell.task.id)
         settings = protocol.family(task)
+        if protocol.computation(task).model_dump() != PLAIN:
+            raise UsageError(f"protocol {protocol.id}: only plain float32 is profiled")
         subject = Subject(
             method=cell.method,
             backbone=cell.backbone,
@@ -203,7 +207,7 @@ def write(results: Path, profile: CostProfile) -> Path:
         while True:
             path = folder / f"profile-{number}.json"
             try:
-                publish(path, to_json(profile).encode(), replace=False)
+                publish(path, to_json(profile).encode())
                 return path
             except FileExistsError:
                 number += 1

@@ -7,14 +7,27 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from .cards import fault, unknown_key
 from .errors import UsageError, did_you_mean
+from .records import Computation
 from .registry import Entry, registry
 
 if TYPE_CHECKING:
     from ..tasks.contract import Card as TaskCard
+
+
+# fields of `FamilySettings` that came after records were published, with the value that says nothing
+LATER: dict[str, Any] = {"accumulate": 1, "checkpointing": False, "compile": False}
 
 
 class _Strict(BaseModel):
@@ -30,6 +43,20 @@ class FamilySettings(_Strict):
     batch: int = Field(gt=0, description="items a step")
     eval_batch: int = Field(gt=0, description="items at once in evaluation")
     head_lr: float | None = Field(gt=0, description="peak learning rate of the head; null where there is none")
+    accumulate: int = Field(1, gt=0, description="parts in which a step's batch is computed, one after the other")
+    checkpointing: bool = Field(False, description="compute blocks again in the backward pass to keep less for it")
+    compile: bool = Field(False, description="compile the backbone with the method on it")
+
+    @model_validator(mode="after")
+    def _parts_of_a_batch(self) -> FamilySettings:
+        if self.accumulate > self.batch:
+            raise ValueError(f"accumulate: a batch of {self.batch} has no {self.accumulate} parts")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_set(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without later fields where they say nothing: hashes of protocols and keys of cells stay what they were."""
+        return {name: value for name, value in fields(self).items() if name not in LATER or value != LATER[name]}
 
 
 class TaskSettings(_Strict):
@@ -79,7 +106,7 @@ class Protocol(_Strict):
     families: dict[str, FamilySettings]
     tasks: dict[str, TaskSettings] = Field(default_factory=dict, description="exceptions, by task")
     optimizer: OptimizerSettings
-    dtype: Literal["float32"]
+    dtype: Literal["float32", "bfloat16"] = Field(description="of products in forward and backward passes")
     threads: int = Field(gt=0, description="threads of one cell")
     timeout: float = Field(gt=0, description="longest time of one cell in seconds")
     suites: dict[str, Suite]
@@ -121,6 +148,16 @@ class Protocol(_Strict):
         settings, own = self.families[task.family], self.tasks.get(task.id, TaskSettings())
         changed = {name: value for name in ("steps", "batch") if (value := getattr(own, name)) is not None}
         return settings.model_copy(update={**changed, "inputs": {**settings.inputs, **own.inputs}})
+
+    def computation(self, task: TaskCard) -> Computation:
+        """How training on a task is computed, as its records say it."""
+        settings = self.family(task)
+        return Computation(
+            dtype=self.dtype,
+            accumulate=settings.accumulate,
+            checkpointing=settings.checkpointing,
+            compile=settings.compile,
+        )
 
 
 def load_protocol(protocol_id: str) -> Protocol:

@@ -14,14 +14,18 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 Status = Literal["ok", "oom", "nan", "timeout", "error", "unsupported", "cancelled"]
 FAILED: frozenset[Status] = frozenset({"oom", "nan", "timeout", "error"})
+
+# how every record of version 1 and 2 was computed
+PLAIN = {"dtype": "float32", "accumulate": 1, "checkpointing": False, "compile": False}
 
 # {version: function that turns a record of this version into one of the next}
 Upgrades = dict[int, Callable[[dict[str, Any]], dict[str, Any]]]
 UPGRADES: Upgrades = {
     1: dict,  # version 2 added what trains by name, and the drift: unknown in older records
+    2: lambda data: {"computation": PLAIN, **data},  # version 3 added it, and the origin; there was no other way before
 }
 
 
@@ -200,6 +204,24 @@ class DataFingerprints(_Strict):
     )
 
 
+class Computation(_Strict):
+    """How training was computed, see the fields of the same names in `bench/protocol.py`."""
+
+    dtype: Literal["float32", "bfloat16"] = Field(
+        description="of the products in forward and backward passes; weights and optimiser states are float32"
+    )
+    accumulate: int = Field(description="parts in which a step's batch was computed")
+    checkpointing: bool = Field(description="whether blocks were computed a second time in the backward pass")
+    compile: bool = Field(description="whether the backbone with its method was compiled by torch.compile")
+
+
+class Origin(_Strict):
+    """Where a record was written, for one that was merged from another folder."""
+
+    results: str = Field(description="the results folder, by as many last parts of its path as told it from others")
+    attempt: int = Field(description="its number there")
+
+
 class Environment(_Strict):
     """Provenance; not part of the cell's key."""
 
@@ -233,6 +255,8 @@ class Record(_Strict):
     times: Times = Times()
     memory: MemoryUse | None = None
     data: DataFingerprints | None = None
+    computation: Computation | None = Field(default=None, description="null where it ended before it began to compute")
+    origin: Origin | None = Field(default=None, description="null where it lies in the folder it was written in")
     environment: Environment
     started: str = Field(description="UTC, ISO 8601")
     finished: str = Field(description="UTC, ISO 8601")

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import processes
 from .child import ASK_WHERE, Job, utc
@@ -23,6 +23,9 @@ from .child import main as child_main
 from .faults import ended_by, trimmed
 from .records import FAILED, Cell, Environment, ErrorReport, Record, Status, Times
 from .store import Store, StoreError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 TICK = 0.2  # seconds between two looks at the clock
 PAUSED = 5.0  # a longer gap between two looks means that this process was stopped (Ctrl-Z), and its children with it
@@ -64,6 +67,7 @@ class _Child:
     job: Job
     since: float  # monotonic seconds
     heard: float
+    attempt: int  # the number of its record; another than the job's where another machine took that one
     started: str = field(default_factory=utc)
     phase: str = "start"
     closed: bool = False
@@ -116,15 +120,13 @@ class Runner:
         elsewhere = 0
         while queue and len(self._running) < self.limits.jobs and elsewhere < len(queue):
             cell = queue.popleft()
-            lock = self.store.lock(cell)
+            lock = claim(self.store, cell, again=self.again)
             if lock is None:
                 queue.append(cell)
                 elsewhere += 1
                 continue
-            existing = None if self.again else self.store.current(cell)
-            if existing is not None and existing.status == "ok":  # another run finished it since the plan
-                lock.release()
-                self._finish(cell, existing)
+            if isinstance(lock, Record):
+                self._finish(cell, lock)
                 continue
             try:
                 self.store.sweep(cell)
@@ -152,7 +154,7 @@ class Runner:
         )
         process, connection = processes.start(child_main, job)
         now = time.monotonic()  # the first start waits for the server's imports
-        return _Child(cell, process, connection, lock, job, since=now, heard=now)
+        return _Child(cell, process, connection, lock, job, since=now, heard=now, attempt=job.attempt)
 
     # watching --------------------------------------------------------------------------------------------------
 
@@ -176,7 +178,9 @@ class Runner:
                 child.heard = time.monotonic()
                 if "fatal" in message:
                     raise StoreError(message["fatal"])
-                if "finished" not in message:
+                if "finished" in message:
+                    child.attempt = int(Path(message["finished"]).stem)
+                else:
                     child.phase = message.get("phase", child.phase)
                     self.listener.progress(child.cell, message)
         except (EOFError, ConnectionError):
@@ -245,12 +249,12 @@ class Runner:
         self._running.clear()
 
     def _written(self, child: _Child) -> Record | None:
-        return next((r for r in self.store.attempts(child.cell) if r.attempt == child.job.attempt), None)
+        return next((r for r in self.store.attempts(child.cell) if r.attempt == child.attempt), None)
 
     def _write(self, child: _Child, status: Status, error: ErrorReport) -> None:
         record = Record(
             key=child.cell.key,
-            attempt=child.job.attempt,
+            attempt=child.attempt,
             status=status,
             phase=child.phase,
             error=error,
@@ -261,8 +265,8 @@ class Runner:
             finished=utc(),
         )
         self.store.sweep(child.cell)
-        self.store.add(record)
-        self._leave(child, record)
+        path = self.store.append(record)
+        self._leave(child, record.model_copy(update={"attempt": int(path.stem)}))
 
     def _leave(self, child: _Child, record: Record) -> None:
         self._running.remove(child)
@@ -273,6 +277,16 @@ class Runner:
     def _finish(self, cell: Cell, record: Record) -> None:
         self.records.append(record)
         self.listener.finished(cell, record)
+
+
+def claim(store: Store, cell: Cell, *, again: bool) -> BaseFileLock | Record | None:
+    """The cell's lock, taken; or the ok record that another run left since the plan; None while another run has it."""
+    lock = store.lock(cell)
+    existing = None if lock is None or again else store.current(cell)
+    if lock is None or existing is None or existing.status != "ok":
+        return lock
+    lock.release()
+    return existing
 
 
 def failed(records: Sequence[Record]) -> list[Record]:

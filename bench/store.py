@@ -1,7 +1,11 @@
 """The results folder: immutable records, one file per attempt, safe against kill -9 and other runs.
 
-`<protocol>/<task>/<method>/<key>/<attempt>.json`, the attempt's predictions beside it as `<attempt>.npz`. Files are
-written under a temporary name, flushed to disk, then renamed: a reader sees whole files or none.
+`<protocol>/<task>/<method>/<key>/<attempt>.json`, the attempt's predictions beside it as `<attempt>.npz`; see `publish`
+for how a reader sees whole files or none.
+
+Several machines may share the folder. A cell's lock (flock) keeps them from running it twice; NFS since version 4, GPFS
+and Lustre with `-o flock` hold it across machines. Where locks hold on one machine only, a cell may run twice, and
+nothing worse: each attempt takes a number that was free, and no file is ever replaced.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import AtlasError
+from .publish import TEMPORARY, publish, sweep
 from .records import Cell, PredictionsFile, Record, from_json, to_json
 
 if TYPE_CHECKING:
@@ -22,12 +27,17 @@ if TYPE_CHECKING:
     import pandas as pd
     from filelock import BaseFileLock
 
+    Predictions = Mapping[str, np.ndarray] | bytes  # arrays, or the content of a predictions file
+
 log = logging.getLogger(__name__)
-TEMPORARY = ".part-"
 
 
 class StoreError(AtlasError):
     """The results folder cannot be written (disk full, no permission)."""
+
+
+class TakenError(StoreError):
+    """The number of an attempt is taken."""
 
 
 def outdated(record: Record) -> bool:
@@ -131,22 +141,40 @@ class Store:
         """A number above all attempts, unreadable ones included. Hold the cell's lock."""
         return 1 + max(self._numbers(cell), default=0)
 
-    def add(self, record: Record, arrays: Mapping[str, np.ndarray] | None = None) -> Path:
-        """Write an attempt, predictions first. Raises StoreError, leaving nothing behind, when it cannot."""
+    def add(self, record: Record, predictions: Predictions | None = None) -> Path:
+        """Write an attempt under its number, predictions first.
+
+        Raises TakenError where the number has a record or predictions, StoreError when it cannot be written, and
+        leaves nothing behind then.
+        """
         path = self.path(record.cell, record.attempt)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if arrays is not None:
-                content = _npz(arrays)
-                publish(path.with_suffix(".npz"), content, replace=True)
-                file = PredictionsFile(file=f"{record.attempt}.npz", sha256=hashlib.sha256(content).hexdigest())
-                record = record.model_copy(update={"predictions": file})
-            publish(path, to_json(record).encode(), replace=False)
+            if predictions is None:
+                publish(path, to_json(record).encode())
+                return path
+            content = predictions if isinstance(predictions, bytes) else _npz(predictions)
+            file = PredictionsFile(file=f"{record.attempt}.npz", sha256=hashlib.sha256(content).hexdigest())
+            publish(path.with_name(file.file), content)
+            try:
+                publish(path, to_json(record.model_copy(update={"predictions": file})).encode())
+            except BaseException:
+                path.with_name(file.file).unlink(missing_ok=True)
+                raise
         except FileExistsError:
-            raise StoreError(f"{path} exists; records are never overwritten") from None
+            raise TakenError(f"{path} exists; records are never overwritten") from None
         except OSError as error:
             raise StoreError(f"cannot write results to {self.root}: {error.strerror or error}") from error
         return path
+
+    def append(self, record: Record, predictions: Predictions | None = None) -> Path:
+        """`add` under the record's number or, where another machine took it meanwhile, the next free one."""
+        while True:
+            try:
+                return self.add(record, predictions)
+            except TakenError:  # the folder's listing may be older than what it holds: count on from here
+                number = max(record.attempt + 1, self.next_attempt(record.cell))
+                record = record.model_copy(update={"attempt": number})
 
     def check_writable(self) -> None:
         """Raise StoreError unless a file can be written here."""
@@ -179,12 +207,12 @@ class Store:
 
     def sweep(self, cell: Cell) -> None:
         """Delete what a killed writer left in a cell's folder. Hold the cell's lock."""
-        for leftover in (self.root / cell.folder).glob(f"{TEMPORARY}*"):
-            leftover.unlink(missing_ok=True)
+        sweep(self.root / cell.folder)
 
     def _numbers(self, cell: Cell) -> set[int]:
-        files = (self.root / cell.folder).glob("*.json")
-        return {int(path.stem) for path in files if path.stem.isdecimal()}
+        """Numbers of attempts; one whose predictions were written and whose record was not has its number too."""
+        files = (self.root / cell.folder).glob("*.*")
+        return {int(path.stem) for path in files if path.suffix in (".json", ".npz") and path.stem.isdecimal()}
 
 
 def choose(attempts: Iterable[Record]) -> Record | None:
@@ -210,42 +238,3 @@ def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()
-
-
-def publish(path: Path, content: bytes, *, replace: bool) -> None:
-    """Write a file whole or not at all; without `replace`, FileExistsError where one is there."""
-    part = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
-    try:
-        with open(part, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        if replace:
-            os.replace(part, path)
-        else:
-            _link(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-
-
-def _link(part: Path, path: Path) -> None:
-    """Give a finished file its name, unless the name is taken."""
-    try:
-        os.link(part, path)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without hard links; the cell's lock keeps other runs away
-        if path.exists():
-            raise FileExistsError(path) from None
-        os.rename(part, path)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name survive a power cut, where folders can be flushed."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..tasks.contract import Predictions, Split, Task
 from .backbones.contract import Backbone
+from .computation import parts, products
 
 if TYPE_CHECKING:
     from ..methods.contract import Method
@@ -48,10 +49,11 @@ class Fit:
         seed: int,
         steps: int | None = None,
         report: Report = lambda message: None,
+        dtype: str = "float32",
     ) -> None:
         self.backbone, self.method, self.head, self.task = backbone, method, head, task
         self.prepared, self.settings, self.optimizer_settings = prepared, settings, optimizer
-        self.seed, self.report = seed, report
+        self.seed, self.report, self.dtype = seed, report, dtype
         self.steps = settings.steps if steps is None else steps
         self.curve: list[dict[str, float]] = []
         self.step_seconds: list[float] = []
@@ -67,7 +69,7 @@ class Fit:
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
         """The task's mean loss of a batch, through backbone and head."""
-        return self.task.loss(self.task.forward(self.backbone, self.head, batch), batch)
+        return self.task.loss(outputs_of(self.task, self.backbone, self.head, batch, self.dtype), batch)
 
     def batches(self, steps: int) -> Iterator[dict[str, Tensor]]:
         """`steps` batches: full passes in an order drawn from the seed alone, the same for every method."""
@@ -86,7 +88,9 @@ class Fit:
         self.train_mode(False)
         order, chunks, done = self.backbone.order(self.prepared), [], 0
         for index in order.split(self.settings.eval_batch):
-            chunks.append(self.backbone.encode(self.backbone.batch(self.prepared, index)).float().cpu().numpy())
+            with products(self.dtype, self.backbone.device):
+                features = self.backbone.encode(self.backbone.batch(self.prepared, index))
+            chunks.append(features.float().cpu().numpy())
             done += len(index)
             self.report({"phase": "features", "step": done, "steps": len(order)})
         self.train_mode(True)
@@ -113,13 +117,30 @@ class Fit:
                 group["lr"] = peak * factor
             method.before_step(step)
             optimizer.zero_grad(set_to_none=True)
-            loss = method.compute_gradients(self, batch)
+            loss = self._gradients(batch, trained)
             method.after_backward(step)
             torch.nn.utils.clip_grad_norm_(trained, self.optimizer_settings.clip)
             optimizer.step()
             method.after_step(step)
             value = float(loss)
             self.record(step, steps, value, peaks[0] * factor, time.perf_counter() - start)
+
+    def _gradients(self, batch: dict[str, Tensor], trained: list[nn.Parameter]) -> Tensor:
+        """Fill `.grad` of what trains; the batch's detached loss."""
+        if self.settings.accumulate == 1:
+            return self.method.compute_gradients(self, batch)
+        losses: list[Tensor] = []
+        sums: dict[nn.Parameter, Tensor | None] = dict.fromkeys(trained)
+        for part, share in parts(batch, self.settings.accumulate, self.task):
+            losses.append(share * self.method.compute_gradients(self, part))
+            for parameter in trained:
+                if (gradient := parameter.grad) is not None:
+                    before = sums[parameter]
+                    sums[parameter] = gradient * share if before is None else before.add_(gradient, alpha=share)
+                parameter.grad = None
+        for parameter, gradient in sums.items():
+            parameter.grad = gradient
+        return torch.stack(losses).sum()
 
     def record(self, step: int, steps: int, loss: float, lr: float, seconds: float) -> None:
         """Note one step and tell of it. Raises `NonFiniteLoss`, which ends the cell."""
@@ -150,6 +171,13 @@ class Fit:
         return torch.optim.AdamW(groups, betas=settings.betas, eps=settings.eps)
 
 
+def outputs_of(task: Task, backbone: Backbone, head: nn.Module | None, batch: dict[str, Tensor], dtype: str) -> Tensor:
+    """The task's outputs in float32, whatever the products of the pass are computed in."""
+    with products(dtype, backbone.device):
+        outputs = task.forward(backbone, head, batch)
+    return outputs.float() if outputs.dtype == torch.bfloat16 else outputs
+
+
 @torch.no_grad()
 def evaluate(
     backbone: Backbone,
@@ -160,6 +188,7 @@ def evaluate(
     prepared: dict[str, Tensor],
     settings: FamilySettings,
     report: Report = lambda message: None,
+    dtype: str = "float32",
 ) -> Predictions:
     """Predictions for every item of `split` (`prepared` holds the same items), in order."""
     for module in (backbone.model, method, head):
@@ -169,7 +198,7 @@ def evaluate(
     order, done = backbone.order(prepared), 0
     for index in order.split(settings.eval_batch):
         batch = backbone.batch(prepared, index)
-        outputs = method.on_logits(task.forward(backbone, head, batch), batch)
+        outputs = method.on_logits(outputs_of(task, backbone, head, batch, dtype), batch)
         for name, column in task.predict(outputs, batch).items():
             columns.setdefault(name, []).append(column)
         done += len(index)

@@ -134,6 +134,10 @@ class Task(ABC):
     def loss(self, outputs: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Scalar mean loss of a batch."""
 
+    def terms(self, batch: dict[str, torch.Tensor]) -> int:
+        """How many terms the mean of `loss` is over: items, unless a task says otherwise."""
+        return len(next(iter(batch.values())))
+
     @abstractmethod
     def predict(self, outputs: torch.Tensor, batch: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
         """Columns of `Predictions` for a batch."""

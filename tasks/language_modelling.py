@@ -41,6 +41,10 @@ class LanguageModelling(Task):
         targets = _targets(batch)
         return functional.cross_entropy(outputs[:, :-1].flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
 
+    def terms(self, batch: dict[str, torch.Tensor]) -> int:
+        """The predicted tokens."""
+        return int((_targets(batch) != IGNORED).sum())
+
     def predict(self, outputs: torch.Tensor, batch: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
         """`nats`: float64 (B,), negative log-likelihood summed over an item's tokens; `bytes`: int64 (B,)."""
         from torch.nn import functional

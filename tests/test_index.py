@@ -181,7 +181,7 @@ def test_corrupt_records_are_named_each_time_and_read_once(
     store = Store(tmp_path)
     good = store.add(record())
     (good.parent / "2.json").write_text(
-        to_json(record(attempt=2)).replace('"schema_version": 2', '"schema_version": 9')
+        to_json(record(attempt=2)).replace('"schema_version": 3', '"schema_version": 9')
     )
     (good.parent / "3.json").write_bytes(b"\xff\xfe")
     aged(tmp_path)

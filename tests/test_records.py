@@ -91,6 +91,15 @@ def test_older_records_are_upgraded_and_newer_ones_named(monkeypatch: pytest.Mon
         from_json(json.dumps({**data, "schema_version": 7}))
 
 
+def test_records_from_before_a_protocol_could_choose_were_computed_plainly() -> None:
+    data = {**json.loads(to_json(record())), "schema_version": 2}
+    for later in ("computation", "origin"):
+        del data[later]
+    upgraded = from_json(json.dumps(data))
+    assert upgraded.computation is not None and upgraded.computation.model_dump() == records.PLAIN
+    assert upgraded.model_copy(update={"computation": None}) == record()
+
+
 def test_the_schema_defines_every_number() -> None:
     schema = json_schema()
     definitions = [schema, *schema["$defs"].values()]

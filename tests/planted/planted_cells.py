@@ -57,6 +57,15 @@ def asleep(attempt: Attempt) -> None:
         time.sleep(600)
 
 
+def asleep_at_first(attempt: Attempt) -> None:
+    """Hangs when it is run for the first time, and is good when it is run again."""
+    again = any(Path(os.environ["PLANTED_MARKS"]).glob("asleep_at_first-*"))
+    with attempt.phase("fit"):
+        _mark("asleep_at_first")
+        time.sleep(0 if again else 600)
+    good(attempt)
+
+
 def endless(attempt: Attempt) -> None:
     """Alive and never done."""
     with attempt.phase("fit"):
