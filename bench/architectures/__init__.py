@@ -1,11 +1,13 @@
 """Architectures by their usual names: what `bench params` counts on without any weights.
 
 One JSON file each: `library` and `class` say what to build, `config` holds what decides shapes (transformers: the
-fields of the class's configuration; timm: arguments of `create_model`), `family` picks the layer of a recipe.
+fields of the class's configuration; timm: arguments of `create_model`; others: arguments of the class), `family` picks
+the layer of a recipe.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,9 +25,9 @@ class Architecture:
     """The content of one file."""
 
     name: str
-    library: str  # "transformers" or "timm"
-    kind: str  # the model's class (transformers) or its name in timm
-    family: str  # "vision", "text", "lm" or "clip"
+    library: str  # "transformers", "timm", "diffusers" or "open_clip"
+    kind: str  # the model's class, or its name in timm
+    family: str  # one of `recipes.FAMILIES`
     config: Mapping[str, Any]
     source: str
 
@@ -64,4 +66,10 @@ def _timm(architecture: Architecture) -> nn.Module:
     return model
 
 
-_LIBRARIES = {"transformers": _transformers, "timm": _timm}
+def _class(architecture: Architecture) -> nn.Module:
+    library = importlib.import_module(architecture.library)
+    model: nn.Module = getattr(library, architecture.kind)(**architecture.config)
+    return model
+
+
+_LIBRARIES = {"transformers": _transformers, "timm": _timm, "diffusers": _class, "open_clip": _class}
