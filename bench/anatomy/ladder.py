@@ -93,7 +93,8 @@ class ExitOp:
 
 def _named(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """A call's arguments by the names of the module's class."""
-    return dict(zip(_names(type(module)), args, strict=False)) | kwargs
+    kind: Any = type(module)
+    return dict(zip(_names(kind), args, strict=False)) | kwargs
 
 
 @lru_cache

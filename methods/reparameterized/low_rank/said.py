@@ -41,7 +41,7 @@ class AddProjection:
         self.theta, self.scales, self.projection, self.layer = method.theta, method.scales, projection, layer
 
     def __call__(self, value: Tensor) -> Tensor:
-        delta: Tensor = ScaledProjection.apply(self.theta, self.scales[self.layer], self.projection)  # type: ignore[no-untyped-call]
+        delta: Tensor = ScaledProjection.apply(self.theta, self.scales[self.layer], self.projection)
         return value + delta.view(value.shape).to(value.dtype)
 
 
