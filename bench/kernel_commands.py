@@ -85,7 +85,7 @@ def report(
         pictures = kernel_report.pictures(kernel_report.plots(rows, out))
         (out / "kernels.md").write_text(text + pictures, encoding="utf-8")
     if accept:
-        from ..kernels.dispatch import MEASURED, THRESHOLDS
+        from ..kernels.thresholds import MEASURED, THRESHOLDS
 
         kernel_rows.write(MEASURED, rows)
         THRESHOLDS.write_text(kernel_rows.thresholds_text(rows), encoding="utf-8")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..case import Case, Draw, both, size_in_bytes
 from . import reference
-from .op import NAME, blockdiag_rotate
+from .apply import blockdiag_rotate, variant
 
 SHAPES = {
     "S": {"rows": 12608, "blocks": 24, "size": 32},
@@ -34,7 +34,7 @@ def make(size: Mapping[str, int], dtype: torch.dtype, device: str) -> Case:
     blocks = draw(size["blocks"], size["size"], size["size"], scale=size["size"] ** -0.5)
     products = 2 * x.numel() * size["size"]
     return Case(
-        kernel=NAME,
+        kernel=variant(level),
         inputs={"x": x, "blocks": blocks},
         algebra=lambda x, blocks: reference.apply(x, blocks, level),
         fused=lambda x, blocks: blockdiag_rotate(x, blocks, level),

@@ -8,27 +8,15 @@ from torch import Tensor
 from torch.library import triton_op
 
 from ..checks import check_alike
-from ..dispatch import prefers_kernel
 from ..launch import runs_triton
 from . import reference
+from .apply import NAME
 
-NAME = "blockdiag_rotate"
 MAX_SIZE = 128  # above, a block does not fit into registers
 
 
-def blockdiag_rotate(x: Tensor, blocks: Tensor, level: int | None = None) -> Tensor:
-    """x R, of the shape of x: x (..., n * size), blocks (n, size, size).
-
-    With a `level`, each block acts on two pieces of x, of half its size, that lie 2^level pieces apart.
-    """
-    if prefers_kernel(NAME, x.numel(), x, blocks):
-        y: Tensor = _op(x, blocks, level)
-        return y
-    return reference.apply(x, blocks, level)
-
-
 @triton_op("peft_atlas::blockdiag_rotate", mutates_args=())
-def _op(x: Tensor, blocks: Tensor, level: int | None) -> Tensor:
+def blockdiag_rotate_op(x: Tensor, blocks: Tensor, level: int | None) -> Tensor:
     _check(x, blocks, level)
     if _fits(x, blocks):
         from . import triton
@@ -38,7 +26,7 @@ def _op(x: Tensor, blocks: Tensor, level: int | None) -> Tensor:
 
 
 @triton_op("peft_atlas::blockdiag_rotate_backward", mutates_args=())
-def _backward_op(dy: Tensor, x: Tensor, blocks: Tensor, level: int | None) -> tuple[Tensor, Tensor]:
+def blockdiag_rotate_backward_op(dy: Tensor, x: Tensor, blocks: Tensor, level: int | None) -> tuple[Tensor, Tensor]:
     if _fits(x, blocks):
         from . import triton
 
@@ -72,7 +60,7 @@ def _setup(ctx: Any, inputs: tuple[Tensor, Tensor, int | None], output: Tensor) 
 
 
 def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-    return *_backward_op(dy, *ctx.saved_tensors, ctx.level), None
+    return *blockdiag_rotate_backward_op(dy, *ctx.saved_tensors, ctx.level), None
 
 
-_op.register_autograd(_backward, setup_context=_setup)
+blockdiag_rotate_op.register_autograd(_backward, setup_context=_setup)

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from ..case import Case, Draw, Function, both, size_in_bytes
 from . import reference
-from .op import NAME, dora_rownorm
+from .apply import dora_rownorm, variant
 
 SCALE = 0.5
 SHAPES = {
     "S": {"out": 768, "in": 768, "rank": 16},
     "M": {"out": 2048, "in": 2048, "rank": 16},
     "L": {"out": 4096, "in": 4096, "rank": 16},
+    "L-fp32": {"out": 4096, "in": 4096, "rank": 16, "fp32_adapter": 1},
 }
 EDGES = (
     {"out": 1, "in": 1, "rank": 1},
@@ -42,7 +43,7 @@ def make(size: Mapping[str, int], dtype: torch.dtype, device: str) -> Case:
     moved = size_in_bytes(weight, a, b)
     products = 2 * weight.numel() * (size["rank"] + 1)
     return Case(
-        kernel=NAME,
+        kernel=variant(weight, a),
         inputs={"weight": weight, "a": a, "b": b},
         algebra=lambda weight, a, b: reference.row_norms(weight, a, b, SCALE, squares),
         fused=lambda weight, a, b: dora_rownorm(weight, a, b, SCALE),

@@ -9,29 +9,13 @@ from torch import Tensor
 from torch.library import triton_op
 
 from ..checks import check_alike, check_floating, check_shape
-from ..dispatch import prefers_kernel
 from ..launch import runs_triton
 from . import reference
-
-NAME = "dora_rownorm"
-
-
-def dora_rownorm(weight: Tensor, a: Tensor, b: Tensor, scale: float, squares: Tensor | None = None) -> Tensor:
-    """Norms (d_out,) in the dtype of B; W (d_out, d_in) of any dtype, A (r, d_in), B (d_out, r).
-
-    `squares` (d_out,), from `row_squares`, saves plain torch a pass over a frozen W; the kernel makes its own.
-    Gradients reach A and B alone.
-    """
-    if prefers_kernel(NAME, weight.numel(), weight, a, b):
-        norms: Tensor = _op(weight, a, b, scale)
-        return norms
-    if squares is None:
-        squares = reference.row_squares(weight.detach())
-    return reference.row_norms(weight.detach(), a, b, scale, squares)
+from .apply import NAME
 
 
 @triton_op("peft_atlas::dora_rownorm", mutates_args=())
-def _op(weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
+def dora_rownorm_op(weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
     check_alike(NAME, a=a, b=b)
     check_floating(NAME, weight=weight, a=a)  # whose dtypes may differ
     check_shape(NAME, "a", a, (b.shape[1], weight.shape[1]))
@@ -54,4 +38,4 @@ def _backward(context: Any, dn: Tensor) -> tuple[Tensor | None, ...]:
         return None, *reference.row_norms_backward(dn, norms, weight, a, b, context.scale), None
 
 
-_op.register_autograd(_backward, setup_context=_setup)
+dora_rownorm_op.register_autograd(_backward, setup_context=_setup)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..case import Case, Draw, both, size_in_bytes
 from . import reference
-from .op import NAME, grouped_lowrank
+from .apply import NAME, grouped_lowrank
 
 POPULARITY = ("identical", "uniform", "zipf", "skewed")
 LARGE = {"rows": 8192, "in": 4096, "out": 4096, "rank": 16, "jobs": 16}

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..case import Case, Draw, both, size_in_bytes
 from . import reference
-from .op import NAME, kron_apply
+from .apply import NAME, kron_apply
 
 SCALE = 0.5
 SHAPES = {

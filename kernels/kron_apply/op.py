@@ -8,32 +8,15 @@ from torch import Tensor
 from torch.library import triton_op
 
 from ..checks import check_alike, check_shape
-from ..dispatch import prefers_kernel
 from ..launch import runs_triton
 from . import reference
+from .apply import NAME
 
-NAME = "kron_apply"
 MAX_SIZE = 64  # of a factor's sides: above, a row's tiles do not fit into registers
 
 
-def kron_apply(
-    x: Tensor, a: Tensor, b: Tensor, v: Tensor | None = None, scale: float = 1.0, residual: Tensor | None = None
-) -> Tensor:
-    """residual + scale * (sum_i A_i (x) B_i) x, (..., q * s) -> (..., p * r); with `v`, B_i is B_i V_i.
-
-    A (t, p, q), B (t, r, s); or B (t, r, k), V (t, k, s); residual (..., p * r) or None for zero.
-    """
-    if prefers_kernel(NAME, x.numel(), x, a, b, v, residual):
-        right = b if v is None else b @ v
-        beside = None if residual is None else residual.flatten(0, -2)
-        y: Tensor = _op(x.flatten(0, -2), a, right, scale, beside)
-        return y.unflatten(0, x.shape[:-1])
-    product = reference.kronecker_linear(x, a, b) if v is None else reference.low_rank_kronecker_linear(x, a, b, v)
-    return product * scale if residual is None else residual + product * scale
-
-
 @triton_op("peft_atlas::kron_apply", mutates_args=())
-def _op(x: Tensor, a: Tensor, b: Tensor, scale: float, residual: Tensor | None) -> Tensor:
+def kron_apply_op(x: Tensor, a: Tensor, b: Tensor, scale: float, residual: Tensor | None) -> Tensor:
     _check(x, a, b, residual)
     if _fits(x, a, b):
         from . import triton
@@ -44,7 +27,7 @@ def _op(x: Tensor, a: Tensor, b: Tensor, scale: float, residual: Tensor | None) 
 
 
 @triton_op("peft_atlas::kron_apply_factors", mutates_args=())
-def _factor_op(dy: Tensor, x: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+def factor_gradients_op(dy: Tensor, x: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of A and B, for a scale of one."""
     if _fits(x, a, b):
         from . import triton
@@ -75,9 +58,9 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     x, a, b = ctx.saved_tensors
-    dx = _op(dy, a.mT, b.mT, ctx.scale, None) if ctx.needs_input_grad[0] else None
-    d_a, d_b = _factor_op(dy, x, a, b)
+    dx = kron_apply_op(dy, a.mT, b.mT, ctx.scale, None) if ctx.needs_input_grad[0] else None
+    d_a, d_b = factor_gradients_op(dy, x, a, b)
     return dx, ctx.scale * d_a, ctx.scale * d_b, None, dy if ctx.has_residual else None
 
 
-_op.register_autograd(_backward, setup_context=_setup)
+kron_apply_op.register_autograd(_backward, setup_context=_setup)

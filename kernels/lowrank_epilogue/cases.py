@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..case import Case, Draw, both, size_in_bytes
 from . import reference
-from .op import NAME, lowrank_epilogue
+from .apply import lowrank_epilogue, variant
 
 SCALE = 0.5
 LARGE = {"rows": 8192, "out": 4096, "rank": 16}
@@ -61,7 +61,7 @@ def make(size: Mapping[str, int], dtype: torch.dtype, device: str) -> Case:
     products = 2 * residual.numel() * size["rank"]
     thin = size_in_bytes(hidden, inputs["b"])
     return Case(
-        kernel=NAME,
+        kernel=variant(inputs.get("gain"), inputs.get("shift")),
         inputs=inputs,
         algebra=algebra,
         fused=fused,

@@ -10,38 +10,16 @@ from typing import Any
 from torch import Tensor
 from torch.library import triton_op
 
-from ..checks import check_alike, check_shape
-from ..dispatch import prefers_kernel
+from ..checks import check_alike, check_floating, check_shape
 from ..launch import runs_triton
 from . import reference
+from .apply import NAME
 
-NAME = "lowrank_epilogue"
 MAX_RANK = 256  # above, a tile of B does not fit into registers
 
 
-def lowrank_epilogue(
-    residual: Tensor,
-    hidden: Tensor,
-    b: Tensor,
-    scale: float = 1.0,
-    activation: str = "linear",
-    gain: Tensor | None = None,
-    shift: Tensor | None = None,
-) -> Tensor:
-    """gain * (residual + scale * phi(hidden) B^T) + shift, of the residual's shape.
-
-    residual (..., d_out), hidden (..., r), B (d_out, r), gain and shift (d_out,); `activation` is a key of
-    `reference.ACTIVATIONS`.
-    """
-    flat, thin = residual.flatten(0, -2), hidden.flatten(0, -2)
-    use = prefers_kernel(NAME, residual.numel(), residual, hidden, b, gain, shift)
-    function = _op if use else reference.lowrank_epilogue
-    y: Tensor = function(flat, thin, b, scale, activation, gain, shift)
-    return y.view_as(residual)
-
-
 @triton_op("peft_atlas::lowrank_epilogue", mutates_args=())
-def _op(
+def lowrank_epilogue_op(
     residual: Tensor,
     hidden: Tensor,
     b: Tensor,
@@ -55,11 +33,12 @@ def _op(
         from . import triton
 
         return triton.forward(residual, hidden, b, scale, activation, gain, shift)
-    return reference.lowrank_epilogue(residual, hidden, b, scale, activation, gain, shift).contiguous()
+    y = reference.lowrank_epilogue(residual, hidden, b, scale, activation, gain, shift)
+    return y.to(residual.dtype).contiguous()
 
 
 @triton_op("peft_atlas::lowrank_epilogue_backward", mutates_args=())
-def _backward_op(
+def lowrank_epilogue_backward_op(
     dy: Tensor, residual: Tensor, hidden: Tensor, b: Tensor, scale: float, activation: str, gain: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of the residual and the gain (empty without a gain), of phi(hidden), of B and of the shift."""
@@ -67,11 +46,11 @@ def _backward_op(
         from . import triton
 
         return triton.backward(dy, residual, hidden, b, scale, activation, gain)
-    d_residual = dy.new_empty(0) if gain is None else (dy * gain).contiguous()
+    d_residual = dy.new_empty(0) if gain is None else (dy * gain).to(dy.dtype).contiguous()
     d_inner, d_b, d_gain, d_shift = reference.lowrank_epilogue_backward(
         dy, residual, hidden, b, scale, activation, gain
     )
-    return d_residual, d_gain, d_inner, d_b, d_shift
+    return d_residual, d_gain, d_inner.to(dy.dtype), d_b.to(dy.dtype), d_shift
 
 
 def _fits(wide: Tensor, hidden: Tensor, b: Tensor) -> bool:
@@ -86,7 +65,8 @@ def _check(
 ) -> None:
     if activation not in reference.ACTIVATIONS:
         raise ValueError(f"{NAME}: no activation {activation!r}; there are {', '.join(reference.ACTIVATIONS)}")
-    check_alike(NAME, residual=residual, hidden=hidden, b=b, gain=gain, shift=shift)
+    check_alike(NAME, residual=residual, hidden=hidden, b=b)
+    check_floating(NAME, residual=residual, gain=gain, shift=shift)
     (n, d_out), rank = residual.shape, hidden.shape[1]
     check_shape(NAME, "hidden", hidden, (n, rank))
     check_shape(NAME, "b", b, (d_out, rank))
@@ -96,22 +76,24 @@ def _check(
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     residual, hidden, b, ctx.scale, ctx.activation, gain, shift = inputs
-    ctx.has_shift = shift is not None
+    ctx.shift_dtype = None if shift is None else shift.dtype
     ctx.save_for_backward(hidden, b, *(() if gain is None else (residual, gain)))
 
 
 def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     hidden, b, *more = ctx.saved_tensors
     residual, gain = more if more else (dy, None)
-    d_residual, d_gain, d_inner, d_b, d_shift = _backward_op(dy, residual, hidden, b, ctx.scale, ctx.activation, gain)
+    d_residual, d_gain, d_inner, d_b, d_shift = lowrank_epilogue_backward_op(
+        dy, residual, hidden, b, ctx.scale, ctx.activation, gain
+    )
     return (
         dy if gain is None else d_residual,
         reference.activation_gradient(d_inner, hidden, ctx.activation),
         d_b,
         *(None, None),
         None if gain is None else d_gain,
-        d_shift if ctx.has_shift else None,
+        None if ctx.shift_dtype is None else d_shift.to(ctx.shift_dtype),
     )
 
 
-_op.register_autograd(_backward, setup_context=_setup)
+lowrank_epilogue_op.register_autograd(_backward, setup_context=_setup)

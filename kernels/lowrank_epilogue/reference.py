@@ -41,7 +41,8 @@ def lowrank_epilogue_backward(
     d_total = dy if gain is None else dy * gain
     gain_grad = dy.new_empty(0)
     if gain is not None:
-        gain_grad = (dy * torch.addmm(residual, inner, b.t(), alpha=scale)).sum(0)
+        gain_grad = (dy * torch.addmm(residual, inner, b.t(), alpha=scale)).sum(0).to(gain.dtype)
+    d_total = d_total.to(b.dtype)
     return scale * d_total @ b, scale * d_total.t() @ inner, gain_grad, dy.sum(0)
 
 

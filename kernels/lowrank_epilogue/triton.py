@@ -72,7 +72,7 @@ def backward(
         COLUMNS=columns,
         WIDEN=widened(b.dtype),
     )
-    gain_grad = sums[0].sum(0).to(dy.dtype) if gain is not None else dy.new_empty(0)
+    gain_grad = sums[0].sum(0).to(gain.dtype) if gain is not None else dy.new_empty(0)
     summed = (d_inner.sum(0) * scale, d_b.sum(0) * scale, sums[1].sum(0))
     return d_residual, gain_grad, *(tensor.to(dy.dtype) for tensor in summed)
 

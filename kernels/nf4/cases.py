@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..case import Case, Draw, both, size_in_bytes
 from . import reference
-from .op import LINEAR, NAME, nf4_dequantise, nf4_linear
+from .apply import NAME, nf4_dequantise, nf4_linear, variant
 
 SHAPES = {
     "S": {"out": 768, "in": 768},
@@ -44,7 +44,7 @@ def make(size: Mapping[str, int], dtype: torch.dtype, device: str) -> Case:
         weight = reference.dequantise(codes, scales, scale_scales, mean, *shape)
         return weight if mean.dtype == torch.float64 else weight.to(dtype)
 
-    if not size.get("inputs"):
+    if "inputs" not in size:
         return Case(
             kernel=NAME,
             inputs=stored,
@@ -58,7 +58,7 @@ def make(size: Mapping[str, int], dtype: torch.dtype, device: str) -> Case:
     x = draw(size["inputs"], size["in"])
     products = 2 * size["inputs"] * numel
     return Case(
-        kernel=LINEAR,
+        kernel=variant(size["inputs"]),
         inputs={"x": x, **stored},
         algebra=lambda x, **stored: F.linear(x, restored(**stored)),
         fused=lambda x, **stored: nf4_linear(x, **stored, shape=shape),

@@ -13,46 +13,14 @@ from torch import Tensor
 from torch.library import triton_op
 
 from ..checks import check_floating, check_shape
-from ..dispatch import prefers_kernel
 from ..launch import runs_triton
 from . import reference
+from .apply import LINEAR, MAX_INPUTS, NAME, nf4_dequantise
 from .reference import BLOCK
-
-NAME, LINEAR = "nf4", "nf4_linear"
-MAX_INPUTS = 64  # rows of x for which the product without restoring is worth a thought
-
-
-def nf4_dequantise(
-    codes: Tensor,
-    scales: Tensor,
-    scale_scales: Tensor,
-    mean: Tensor,
-    shape: tuple[int, int],
-    dtype: torch.dtype | None = None,
-) -> Tensor:
-    """The matrix that `reference.quantise` stored, in `dtype` (that of the mean when not given)."""
-    rows, columns = shape
-    dtype = mean.dtype if dtype is None else dtype
-    if prefers_kernel(NAME, rows * columns, mean):
-        weight: Tensor = _dequantise_op(codes, scales, scale_scales, mean, rows, columns, dtype)
-        return weight
-    return reference.dequantise(codes, scales, scale_scales, mean, rows, columns).to(dtype)
-
-
-def nf4_linear(
-    x: Tensor, codes: Tensor, scales: Tensor, scale_scales: Tensor, mean: Tensor, shape: tuple[int, int]
-) -> Tensor:
-    """x W^T for the stored W, (..., columns) -> (..., rows); the gradient reaches x alone, W is restored for it."""
-    rows, columns = shape
-    small = columns % BLOCK == 0 and x.numel() <= MAX_INPUTS * columns
-    if small and prefers_kernel(LINEAR, rows * columns, x):
-        y: Tensor = _linear_op(x.flatten(0, -2), codes, scales, scale_scales, mean, rows, columns)
-        return y.unflatten(0, x.shape[:-1])
-    return F.linear(x, nf4_dequantise(codes, scales, scale_scales, mean, shape, x.dtype))
 
 
 @triton_op("peft_atlas::nf4_dequantise", mutates_args=())
-def _dequantise_op(
+def dequantise_op(
     codes: Tensor, scales: Tensor, scale_scales: Tensor, mean: Tensor, rows: int, columns: int, dtype: torch.dtype
 ) -> Tensor:
     _check(codes, scales, scale_scales, mean, rows, columns)
@@ -64,7 +32,7 @@ def _dequantise_op(
 
 
 @triton_op("peft_atlas::nf4_linear", mutates_args=())
-def _linear_op(
+def linear_op(
     x: Tensor, codes: Tensor, scales: Tensor, scale_scales: Tensor, mean: Tensor, rows: int, columns: int
 ) -> Tensor:
     _check(codes, scales, scale_scales, mean, rows, columns)
@@ -101,4 +69,4 @@ def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     return dy @ weight, *([None] * 6)
 
 
-_linear_op.register_autograd(_backward, setup_context=_setup)
+linear_op.register_autograd(_backward, setup_context=_setup)

@@ -8,7 +8,7 @@ import torch
 
 from ..case import Case, Draw, both, size_in_bytes
 from . import reference
-from .op import NAME, scale_shift
+from .apply import NAME, scale_shift
 
 SHAPES = {
     "S": {"rows": 12608, "width": 768},

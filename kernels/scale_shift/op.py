@@ -1,8 +1,8 @@
 """y = x * gain + shift, the activation scaling of (IA)^3 and SSF.
 
-The teaching kernel: every other op of this folder has the same four parts. `reference.py` is the equation in plain
-torch, `triton.py` the kernels, this file the op that torch knows (autograd, fake tensors, one graph in compiled models)
-and the function that methods call, and `cases.py` the shapes at which the three are compared and measured.
+The teaching kernel: every other op of this folder has the same five parts. `reference.py` is the equation in plain
+torch, `triton.py` the kernels, this file the op that torch knows (autograd, fake tensors, one graph when compiled),
+`apply.py` the function that methods call, and `cases.py` the shapes at which all of it is compared and measured.
 """
 
 from __future__ import annotations
@@ -13,27 +13,13 @@ from torch import Tensor
 from torch.library import triton_op
 
 from ..checks import check_alike, check_shape
-from ..dispatch import prefers_kernel
 from ..launch import runs_triton
 from . import reference
-
-NAME = "scale_shift"
-
-
-def scale_shift(x: Tensor, gain: Tensor | None, shift: Tensor | None = None) -> Tensor:
-    """x * gain + shift over the last dimension, in the dtype of x; x (..., width), gain and shift (width,) or None."""
-    if not x.is_floating_point():  # the casts below would round the gain to whole numbers
-        raise TypeError(f"{NAME}: x has the dtype {x.dtype}, and must have a floating-point one")
-    gain = None if gain is None else gain.to(x.dtype)
-    shift = None if shift is None else shift.to(x.dtype)
-    if gain is None or not prefers_kernel(NAME, x.numel(), x, gain, shift):
-        return reference.scale_shift(x, gain, shift)
-    result: Tensor = _op(x, gain, shift)
-    return result
+from .apply import NAME
 
 
 @triton_op("peft_atlas::scale_shift", mutates_args=())
-def _op(x: Tensor, gain: Tensor, shift: Tensor | None) -> Tensor:
+def scale_shift_op(x: Tensor, gain: Tensor, shift: Tensor | None) -> Tensor:
     check_alike(NAME, x=x, gain=gain, shift=shift)
     check_shape(NAME, "gain", gain, x.shape[-1:])
     check_shape(NAME, "shift", shift, x.shape[-1:])
@@ -45,7 +31,7 @@ def _op(x: Tensor, gain: Tensor, shift: Tensor | None) -> Tensor:
 
 
 @triton_op("peft_atlas::scale_shift_backward", mutates_args=())
-def _backward_op(dy: Tensor, x: Tensor, gain: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def scale_shift_backward_op(dy: Tensor, x: Tensor, gain: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if runs_triton(x):
         from . import triton
 
@@ -61,8 +47,8 @@ def _setup(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tenso
 
 
 def _backward(context: Any, dy: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-    dx, gain_grad, shift_grad = _backward_op(dy, *context.saved_tensors)
+    dx, gain_grad, shift_grad = scale_shift_backward_op(dy, *context.saved_tensors)
     return dx, gain_grad, shift_grad if context.has_shift else None
 
 
-_op.register_autograd(_backward, setup_context=_setup)
+scale_shift_op.register_autograd(_backward, setup_context=_setup)
