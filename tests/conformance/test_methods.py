@@ -229,7 +229,8 @@ def test_two_methods_leave_in_any_order(name: str, first_leaves: bool) -> None:
             other = attached(pair[staying], alone.model)
             other.load_shipped(methods[staying].shipped())
             assert torch.allclose(t.outputs(), alone.outputs(), atol=1e-5), (pair, "one left")
-            if pair[1][0] not in REPLACES:
+            is_outer_ladder = pair[0][0] == pair[1][0] == "lst"  # it makes the output, whatever the inner one made
+            if pair[1][0] not in REPLACES and not is_outer_ladder:
                 assert not torch.equal(both, t.outputs()), pair
         anatomies[staying].detach()
         assert torch.equal(t.outputs(), backbone), pair
