@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ...bench.anatomy import Anatomy
 from ...bench.anatomy.linear import LinearPlace
 from ..contract import TargetedConfig, parameter_name
-from ..parts.rotation import butterfly, cayley, skew
+from ..parts.rotation import above_diagonal, butterfly, cayley, skew
 from ..parts.row_scale import scale_rows
 from ..parts.targeted import TargetedMethod
 
@@ -35,15 +35,19 @@ class BOFTConfig(TargetedConfig):
 class Butterfly(nn.Module):
     """x -> R^T x, with R the identity at the start."""
 
+    positions: Tensor
+
     def __init__(self, like: Tensor, block: int, factors: int) -> None:
         super().__init__()
         self.block = block
         blocks, entries = like.shape[1] // block, block * (block - 1) // 2
         self.entries = nn.Parameter(torch.zeros(factors, blocks, entries, device=like.device))
+        self.register_buffer("positions", above_diagonal(block, like.device), persistent=False)
 
     def blocks(self) -> Tensor:
         """The blocks of all factors, (factors, d_in / block, block, block)."""
-        return cayley(skew(self.entries.flatten(0, 1), self.block)).unflatten(0, self.entries.shape[:2])
+        q = skew(self.entries.flatten(0, 1), self.positions, self.block)
+        return cayley(q).unflatten(0, self.entries.shape[:2])
 
     def forward(self, x: Tensor) -> Tensor:
         blocks = self.blocks()

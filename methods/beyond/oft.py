@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ...bench.anatomy import Anatomy
 from ...bench.anatomy.linear import LinearPlace
 from ..contract import TargetedConfig
-from ..parts.rotation import cayley, cayley_neumann, rotate, skew
+from ..parts.rotation import above_diagonal, cayley, cayley_neumann, rotate, skew
 from ..parts.targeted import TargetedMethod
 
 
@@ -32,15 +32,18 @@ class OFTConfig(TargetedConfig):
 class Rotation(nn.Module):
     """x -> R^T x, with R the identity at the start."""
 
+    positions: Tensor
+
     def __init__(self, like: Tensor, block: int, terms: int) -> None:
         super().__init__()
         self.block, self.terms = block, terms
         blocks, entries = like.shape[1] // block, block * (block - 1) // 2
         self.entries = nn.Parameter(torch.zeros(blocks, entries, device=like.device))
+        self.register_buffer("positions", above_diagonal(block, like.device), persistent=False)
 
     def blocks(self) -> Tensor:
         """The blocks of R, (d_in / block, block, block)."""
-        q = skew(self.entries, self.block)
+        q = skew(self.entries, self.positions, self.block)
         return cayley_neumann(q, self.terms) if self.terms else cayley(q)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -42,11 +42,15 @@ class Principal(LowRank):
         self.register_buffer("b0", self.b.detach().clone())
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) - F.linear(F.linear(x, self.a0), self.b0 * self.scale)
+        return self.scale * self._difference(x)
 
     def add_to(self, y: Tensor, x: Tensor) -> Tensor:
         """y + self(x), the difference first: at the start it is exactly zero."""
-        return y + self(x)
+        return torch.add(y, self._difference(x), alpha=self.scale)
+
+    def _difference(self, x: Tensor) -> Tensor:
+        """(B A - B0 A0) x, of which the second product needs nothing kept for the backward pass."""
+        return F.linear(F.linear(self.dropped(x), self.a), self.b) - F.linear(F.linear(x, self.a0), self.b0)
 
     def weight_delta(self) -> Tensor:
         """(d_out, d_in)."""

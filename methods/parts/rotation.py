@@ -9,15 +9,19 @@ import torch
 from torch import Tensor
 
 
-def skew(entries: Tensor, size: int) -> Tensor:
+def above_diagonal(size: int, device: torch.device) -> Tensor:
+    """Positions in a flattened (size, size) matrix of what lies above its diagonal, row by row.
+
+    A module keeps them as a buffer: made anew in each pass, they would be kept for each backward pass.
+    """
+    row, column = torch.triu_indices(size, size, 1)
+    return (row * size + column).to(device)
+
+
+def skew(entries: Tensor, positions: Tensor, size: int) -> Tensor:
     """Skew-symmetric matrices (n, size, size) from their entries above the diagonal, (n, size * (size - 1) / 2)."""
-    row, column = torch.triu_indices(size, size, 1, device=entries.device)
-    upper = entries.new_zeros(len(entries), size, size).index_put((_all_of(entries), row, column), entries)
-    return upper - upper.mT
-
-
-def _all_of(entries: Tensor) -> Tensor:
-    return torch.arange(len(entries), device=entries.device)[:, None]
+    upper = entries.new_zeros(len(entries), size * size).index_copy(1, positions, entries)
+    return upper.unflatten(1, (size, size)) - upper.unflatten(1, (size, size)).mT
 
 
 def cayley(q: Tensor) -> Tensor:
@@ -27,12 +31,16 @@ def cayley(q: Tensor) -> Tensor:
 
 
 def cayley_neumann(q: Tensor, terms: int) -> Tensor:
-    """`cayley` with (I - Q)^(-1) replaced by I + Q + ... + Q^(terms - 2): products only, orthogonal for small Q."""
-    identity = torch.eye(q.shape[-1], dtype=q.dtype, device=q.device).expand_as(q)
-    inverse = identity
-    for _ in range(terms - 2):
-        inverse = identity + q @ inverse
-    return inverse + q @ inverse
+    """`cayley` with (I - Q)^(-1) replaced by I + Q + ... + Q^(terms - 2): products only, orthogonal for small Q.
+
+    The product is summed by powers, I + 2 Q + ... + 2 Q^(terms - 2) + Q^(terms - 1): only powers are kept for backward.
+    """
+    identity = torch.eye(q.shape[-1], dtype=q.dtype, device=q.device)
+    total, power = torch.add(identity, q, alpha=2), q
+    for _ in range(terms - 3):
+        power = power @ q
+        total = torch.add(total, power, alpha=2)
+    return total + power @ q
 
 
 def rotate(x: Tensor, blocks: Tensor) -> Tensor:

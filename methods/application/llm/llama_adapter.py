@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ....bench.anatomy import Anatomy
-from ....bench.anatomy.attention import Attention, Context, attend
+from ....bench.anatomy.attention import Attention, Context
 from ...contract import GradientConfig, Method, parameter_name
 
 
@@ -48,14 +48,28 @@ class GatedPromptOp:
 
     def __call__(self, next: Any, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         y: Tensor = next(q, k, v, context)
-        prompt = self.adapter.prompt.to(q.dtype)
-        keys, values = (self._heads(place.linear(prompt), q.shape[0]) for place in (self.attention.k, self.attention.v))
-        return y + self.adapter.gate.to(y.dtype) * attend(q, keys, values, Context(scale=context.scale))
+        return y + self.attended(q, context.scale).to(y.dtype)
 
-    def _heads(self, projected: Tensor, batch: int) -> Tensor:
-        """(tokens, kv_heads * D) -> (B, kv_heads, tokens, D)."""
+    def attended(self, q: Tensor, scale: float | None) -> Tensor:
+        """g * softmax(q K_p^T * scale) V_p for q (B, H, L, D).
+
+        A prompt is short: its (L, tokens) weights are kept for the backward pass, which are less than the (L, D) result
+        that a fused kernel keeps. The gate goes to the values, so that it needs nothing kept.
+        """
+        batch, heads, length, dim = q.shape
+        prompt = self.adapter.prompt.to(q.dtype)
+        keys, values = (self._heads(place.linear(prompt), heads) for place in (self.attention.k, self.attention.v))
+        rows = q.transpose(0, 1).reshape(heads, batch * length, dim)
+        keys = keys * (dim**-0.5 if scale is None else scale)
+        single = torch.promote_types(q.dtype, torch.float32)
+        weights = torch.bmm(rows, keys.mT).softmax(-1, dtype=single).to(q.dtype)
+        result = torch.bmm(weights, self.adapter.gate.to(q.dtype) * values)
+        return result.unflatten(1, (batch, length)).transpose(0, 1)
+
+    def _heads(self, projected: Tensor, heads: int) -> Tensor:
+        """(tokens, kv_heads * D) -> (heads, tokens, D), each key/value head repeated for the heads that share it."""
         shape = (len(projected), self.attention.kv_heads, self.attention.head_dim)
-        return projected.view(shape).transpose(0, 1).expand(batch, -1, -1, -1)
+        return projected.view(shape).transpose(0, 1).repeat_interleave(heads // self.attention.kv_heads, dim=0)
 
 
 class LLaMAAdapter(Method):

@@ -86,7 +86,7 @@ class LoRA(TargetedMethod):
     def check(self, name: str, place: LinearPlace) -> None:
         rank = min(place.d_in, place.d_out)
         if self.config.r > rank:
-            raise ValueError(f"r={self.config.r} is above the rank of {name}, {rank}")
+            raise ValueError(f"{self.config.size}={self.config.r} is above the rank of {name}, {rank}")
 
     def put(self, place: LinearPlace) -> LowRank:
         factor = self.factor(place.weight())
