@@ -11,10 +11,23 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from .exhibits import Backbone as Backbone
+from .exhibits import CellStatus as CellStatus
+from .exhibits import Cost as Cost
+from .exhibits import Method as Method
+from .exhibits import Protocol as Protocol
+from .exhibits import Published as Published
+from .exhibits import PublishedRow as PublishedRow
+from .exhibits import Release as Release
+from .exhibits import Strict
+from .exhibits import Task as Task
+from .exhibits import Timing as Timing
+from .exhibits import Trial as Trial
+from .exhibits import Tuning as Tuning
 
 SCHEMA_VERSION = 1
-CellStatus = Literal["ok", "partial", "oom", "nan", "timeout", "error", "cancelled", "unsupported", "missing"]
 Mark = Literal["maintainers", "self-reported", "verified"]
 STATUS_MEANING: dict[str, str] = {
     "ok": "every seed has a score",
@@ -29,18 +42,14 @@ STATUS_MEANING: dict[str, str] = {
 }
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Interval(_Strict):
+class Interval(Strict):
     """A mean and the half-width of its 95% interval; null where there is too little to tell."""
 
     mean: float
     half_width: float | None
 
 
-class Setting(_Strict):
+class Setting(Strict):
     """A hyper-parameter: the value that was recorded, and where today's recipe has it from."""
 
     name: str
@@ -49,7 +58,7 @@ class Setting(_Strict):
     source: str | None
 
 
-class Score(_Strict):
+class Score(Strict):
     """One seed of a cell: the attempt that counts."""
 
     seed: int
@@ -63,7 +72,7 @@ class Score(_Strict):
     steps: int = Field(description="optimiser steps that the curve covers")
 
 
-class Entry(_Strict):
+class Entry(Strict):
     """One method on one task, over its seeds."""
 
     task: str
@@ -87,7 +96,7 @@ class Entry(_Strict):
     cost: int | None = Field(default=None, description="place in `Board.costs`; null: not measured")
 
 
-class Contender(_Strict):
+class Contender(Strict):
     """A method with its arguments in one suite; an entry for each of the suite's tasks, in their order."""
 
     name: str = Field(description='canonical, as typed: "lora(r=16)"')
@@ -97,7 +106,7 @@ class Contender(_Strict):
     entries: tuple[Entry, ...]
 
 
-class Standing(_Strict):
+class Standing(Strict):
     """A contender in a ranking, see `bench/ranking.py` for what the numbers are."""
 
     name: str
@@ -113,7 +122,7 @@ class Standing(_Strict):
     failed: str
 
 
-class Pair(_Strict):
+class Pair(Strict):
     """Mean of b - a in units of `Standing.quality`."""
 
     a: str
@@ -123,7 +132,7 @@ class Pair(_Strict):
     p_holm: float | None
 
 
-class TradeoffPoint(_Strict):
+class TradeoffPoint(Strict):
     name: str
     cost: float
     quality: float
@@ -132,7 +141,7 @@ class TradeoffPoint(_Strict):
     clearly_off: bool = Field(description="a method that is no dearer is significantly better")
 
 
-class Tradeoff(_Strict):
+class Tradeoff(Strict):
     """Quality against one cost, see `bench/tradeoff.py`. Methods whose cost or mean is not known are left out."""
 
     cost: str = Field(description="key of `COSTS`")
@@ -141,7 +150,7 @@ class Tradeoff(_Strict):
     lacking: tuple[str, ...] = Field(description="ranked methods that are left out")
 
 
-class Ranking(_Strict):
+class Ranking(Strict):
     """The contenders of one compute class and one budget on the tasks that have results."""
 
     compute: str
@@ -154,7 +163,7 @@ class Ranking(_Strict):
     notes: tuple[str, ...]
 
 
-class Suite(_Strict):
+class Suite(Strict):
     """A suite's results under one version of one protocol on one class of machine: what may be compared."""
 
     id: str = Field(description="unique, safe in a file name and a link")
@@ -168,156 +177,7 @@ class Suite(_Strict):
     set_aside: tuple[str, ...] = Field(description="records that do not count here, a line for each reason")
 
 
-class Method(_Strict):
-    """A method's card; what is not known here (a plug-in's method) has empty fields."""
-
-    id: str
-    title: str
-    version: int | None
-    category: str
-    families: tuple[str, ...]
-    compute: str
-    summary: str
-    paper: dict[str, Any] | None
-    checks: tuple[dict[str, str], ...]
-    recipe: str | None
-
-
-class Task(_Strict):
-    id: str
-    title: str
-    version: int | None
-    family: str
-    group: str | None
-    metric: str
-    higher_is_better: bool
-    unit: str = Field(description='"%" or empty')
-    licence: str
-    citation: str
-    description: str
-    sizes: dict[str, int]
-
-
-class Protocol(_Strict):
-    id: str
-    version: int
-    title: str
-    description: str
-    backbones: dict[str, str] = Field(description="task family -> backbone")
-    settings: dict[str, Any]
-
-
-class Backbone(_Strict):
-    id: str
-    title: str
-    parameters: int | None
-    licence: str
-
-
-class Timing(_Strict):
-    """One measured condition; seconds of a call."""
-
-    what: str
-    batch: int | None
-    merged: bool | None = Field(description="null: the bare backbone, or neither")
-    dtype: str
-    threads: int
-    n: int
-    median: float
-    p10: float
-    p90: float
-
-
-class Cost(_Strict):
-    """A cost profile, see `bench/costs.py` for the definition of every figure; null: not measured."""
-
-    name: str
-    method: str
-    backbone: str
-    family: str
-    batch: int
-    inputs: dict[str, Any]
-    machine: str
-    device: str
-    cpu: str
-    status: str
-    reason: str | None
-    ledger: dict[str, int] | None = Field(description="bytes of one training step by part, canonical form")
-    ledger_peak: int | None
-    train_peak_rss: int | None
-    inference_peak_rss: int | None
-    train_operations: int | None
-    inference_operations: int | None
-    timings: tuple[Timing, ...]
-    adapter_file_bytes: int | None
-    busy: bool = Field(description="the machine did other work: times are worth little")
-    record: str
-
-    def timing(self, what: str, batch: int | None = None, merged: bool | None = None) -> Timing | None:
-        """The condition asked for, where it was measured."""
-        wanted = (what, batch, merged)
-        return next((t for t in self.timings if (t.what, t.batch, t.merged) == wanted), None)
-
-
-class Trial(_Strict):
-    values: dict[str, Any]
-    score: float | None
-    status: CellStatus
-    record: str
-    chosen: bool = Field(description="whether today's recipe has these values")
-
-
-class Tuning(_Strict):
-    """The trials of one method on one task; scores of a part of the training split that was held out."""
-
-    name: str
-    method: str
-    protocol: str
-    protocol_version: int
-    machine: str
-    backbone: str
-    task: str
-    trials: tuple[Trial, ...]
-
-
-class PublishedRow(_Strict):
-    label: str
-    method: str | None = Field(description="id of our method, where it is the same")
-    values: dict[str, float]
-    mean: float
-    parameters: str = Field(description="as printed")
-    ppt: float | None
-
-
-class Published(_Strict):
-    """A published table. It stands beside ours and is ranked with nothing: other data, models and budgets."""
-
-    id: str
-    title: str
-    suite: str = Field(description="the suite's name as published")
-    beside: str = Field(description="key of our suites that it is shown beside")
-    unit: str
-    citation: str
-    url: str
-    setting: str
-    caveat: str
-    tasks: tuple[str, ...]
-    rows: tuple[PublishedRow, ...]
-
-
-class Release(_Strict):
-    """A frozen snapshot, see `releases`."""
-
-    name: str
-    date: str
-    digest: str
-    records: int
-    folder: str = Field(description="relative to the results folder")
-    archive_sha256: str
-    changes: tuple[str, ...] = Field(description="since the release before; empty for the first")
-
-
-class Board(_Strict):
+class Board(Strict):
     """All of it."""
 
     schema_version: int = SCHEMA_VERSION

@@ -65,6 +65,6 @@ def csv_cell(text: str) -> str:
 def slug(text: str) -> str:
     """A file name and link that no path can hide in; equal texts give equal slugs, different texts different ones."""
     plain = _UNSAFE.sub("-", text).strip("-.=")[:LONGEST_SLUG]
-    if plain == text:
+    if plain and plain == text:
         return plain
     return f"{plain or 'name'}-{hashlib.sha256(text.encode(errors='replace')).hexdigest()[:8]}"

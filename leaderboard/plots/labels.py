@@ -14,12 +14,17 @@ if TYPE_CHECKING:
 PLACES = [(8, 4), (8, -12), (-8, 6), (-8, -13), (0, 12), (0, -19), (12, 14), (12, -22), (-12, 16), (-12, -24)]
 
 
-def place_labels(axes: Axes, labels: Sequence[tuple[str, float, float]], theme: Theme) -> None:
-    """(text, x, y) in data; the figure has been drawn once. A label without room is left out: the table has it."""
+def place_labels(
+    axes: Axes, labels: Sequence[tuple[str, float, float]], points: Sequence[tuple[float, float]], theme: Theme
+) -> None:
+    """(text, x, y) in data, clear of all `points`; the figure has been drawn once.
+
+    A label without room is left out: the table has it.
+    """
     figure = axes.get_figure()
     assert figure is not None
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
-    taken = [_around(axes.transData.transform((x, y))) for _, x, y in labels]
+    taken = [_around(axes.transData.transform(point)) for point in points]
     for text, x, y in labels:
         for dx, dy in PLACES:
             side = "left" if dx > 0 else "right" if dx < 0 else "center"

@@ -44,7 +44,8 @@ def draw(board: Board, theme: Theme, suite_id: str, cost: str) -> Figure:
     title(axes, f"{shown(suite.name)}: quality against {name}", _note(suite, cost), theme)
     _legend(axes, marks, theme)
     figure.canvas.draw()
-    place_labels(axes, [(shown(m.point.name, 24), m.point.cost, m.point.quality) for m in _labelled(marks)], theme)
+    labels = [(shown(mark.point.name, 24), mark.point.cost, mark.point.quality) for mark in _labelled(marks)]
+    place_labels(axes, labels, [(mark.point.cost, mark.point.quality) for mark in marks], theme)
     return figure
 
 
@@ -66,7 +67,9 @@ def _scale(axes: Axes, values: Sequence[float], cost: str) -> None:
     positive = [value for value in values if value > 0]
     if cost == "trainable" and positive and len(positive) < len(values):
         smallest = 10 ** int(f"{min(positive):e}".partition("e")[2])
-        axes.set_xscale("symlog", linthresh=smallest, linscale=0.5)
+        axes.set_xscale("symlog", linthresh=smallest, linscale=0.6)
+        decades = [smallest * 10**power for power in range(10) if smallest * 10**power < 3 * max(positive)]
+        axes.set_xticks([0, *decades])
         axes.set_xlim(-0.25 * smallest, max(positive) * 3)
     elif positive:
         axes.set_xscale("log")

@@ -30,14 +30,15 @@ def draw(board: Board, theme: Theme, suite_id: str, compute: str) -> Figure:
     figure, (axes, side) = pyplot.subplots(1, 2, figsize=size, sharey=True, width_ratios=(5.0, 0.4 + BAR * len(bars)))
     for row, standing in enumerate(found):
         colour, marker = look(theme, group_of(board, methods[standing.name]))
-        axes.plot([1, standing.mean_rank], [row, row], color=theme.faint, linewidth=1)
+        axes.plot([0, standing.mean_rank], [row, row], color=theme.faint, linewidth=1)
         axes.plot(standing.mean_rank, row, marker, color=colour, markersize=6.5)
         axes.annotate(f"{standing.mean_rank:.2f}", (standing.mean_rank or 0, row), (8, 0),
                       textcoords="offset points", va="center", fontsize=8, color=theme.quiet)  # fmt: skip
     axes.set_ylim(len(found) - 0.4, -0.6)
     axes.set_yticks(range(len(found)))
     axes.set_yticklabels([shown(standing.name) for standing in found], color=theme.ink)
-    axes.set_xlim(1, max((standing.mean_rank or 1 for standing in found), default=1) * 1.12 + 0.2)
+    last = max((standing.mean_rank or 1 for standing in found), default=1)
+    axes.set_xlim(1 - 0.02 * last, last * 1.12 + 0.2)
     axes.set_xlabel(f"mean rank over {len(ranking.tasks)} tasks (1 is best)")
     axes.grid(visible=True, axis="x")
     axes.tick_params(axis="y", length=0)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ROW = 0.27  # inches
-ACROSS = 4  # panels in a row
+FEW = 12  # methods; of more, panels stand in one row and are narrower
 
 
 def draw(board: Board, theme: Theme, suite_id: str) -> Figure:
@@ -22,9 +22,10 @@ def draw(board: Board, theme: Theme, suite_id: str) -> Figure:
 
     suite = next(suite for suite in board.suites if suite.id == suite_id)
     members = best_first(suite)
-    across = min(ACROSS, len(suite.tasks))
+    across, width = (4, 2.1) if len(members) <= FEW else (8, 1.5)
+    across = min(across, len(suite.tasks))
     down = -(-len(suite.tasks) // across)
-    size = (1.6 + 2.1 * across, down * (0.85 + ROW * max(len(members), 3)))
+    size = (1.6 + width * across, down * (0.85 + ROW * max(len(members), 3)))
     figure, grid = pyplot.subplots(down, across, figsize=size, sharey=True, squeeze=False)
     panels = list(grid.flat)
     for axes, task in zip(panels, suite.tasks, strict=False):
