@@ -114,9 +114,14 @@ def _model(name: str) -> nn.Module:
         )
     import transformers as hf
 
-    common = {"vocab_size": VOCABULARY, "hidden_size": WIDTH, "num_hidden_layers": BLOCKS, "intermediate_size": 64}
-    plain = {**common, "num_attention_heads": 2}
-    no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    common: dict[str, Any] = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": WIDTH,
+        "num_hidden_layers": BLOCKS,
+        "intermediate_size": 64,
+    }
+    plain: dict[str, Any] = {**common, "num_attention_heads": 2}
+    no_dropout: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     if name == "bert":
         return hf.BertModel(hf.BertConfig(**plain, **no_dropout, max_position_embeddings=64))
     if name == "roberta":
@@ -124,15 +129,15 @@ def _model(name: str) -> nn.Module:
     if name == "llama":
         return hf.LlamaForCausalLM(hf.LlamaConfig(**common, num_attention_heads=4, num_key_value_heads=2))
     if name == "gpt2":
-        zero = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+        zero: dict[str, Any] = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
         config = hf.GPT2Config(
             vocab_size=VOCABULARY, n_embd=WIDTH, n_layer=BLOCKS, n_head=2, n_positions=64,
             bos_token_id=1, eos_token_id=2, **zero,
         )  # fmt: skip
         return hf.GPT2LMHeadModel(config)
     if name == "t5":
-        sizes = {"d_model": WIDTH, "d_kv": 16, "d_ff": 64, "num_layers": BLOCKS, "num_heads": 2}
-        rest = {"vocab_size": VOCABULARY, "dropout_rate": 0.0, "decoder_start_token_id": 0}
+        sizes: dict[str, Any] = {"d_model": WIDTH, "d_kv": 16, "d_ff": 64, "num_layers": BLOCKS, "num_heads": 2}
+        rest: dict[str, Any] = {"vocab_size": VOCABULARY, "dropout_rate": 0.0, "decoder_start_token_id": 0}
         return hf.T5ForConditionalGeneration(hf.T5Config(**sizes, **rest))
     if name == "clip-vision":
         sizes = {key: value for key, value in plain.items() if key != "vocab_size"}
@@ -143,8 +148,8 @@ def _model(name: str) -> nn.Module:
         sizes = {"vocab_size": VOCABULARY, "hidden_size": WIDTH, "n_layer": BLOCKS, "n_head": 2}
         return hf.BloomForCausalLM(hf.BloomConfig(**sizes, hidden_dropout=0.0, attention_dropout=0.0))
     if name == "deberta":  # as v3 is
-        positions = {"relative_attention": True, "position_buckets": 4, "max_position_embeddings": 16}
-        shared = {"share_att_key": True, "pos_att_type": ["p2c", "c2p"], "norm_rel_ebd": "layer_norm"}
+        positions: dict[str, Any] = {"relative_attention": True, "position_buckets": 4, "max_position_embeddings": 16}
+        shared: dict[str, Any] = {"share_att_key": True, "pos_att_type": ["p2c", "c2p"], "norm_rel_ebd": "layer_norm"}
         return hf.DebertaV2Model(
             hf.DebertaV2Config(**plain, **no_dropout, **positions, **shared, position_biased_input=False)
         )
@@ -154,7 +159,12 @@ def _model(name: str) -> nn.Module:
             hf.OPTConfig(**sizes, ffn_dim=64, word_embed_proj_dim=WIDTH, max_position_embeddings=64, dropout=0.0)
         )
     if name == "gemma2":  # a window shorter than the text, scores near their bound
-        heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "query_pre_attn_scalar": 16}
+        heads: dict[str, Any] = {
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+            "query_pre_attn_scalar": 16,
+        }
         return hf.Gemma2ForCausalLM(
             hf.Gemma2Config(**common, **heads, sliding_window=4, attn_logit_softcapping=2.0, max_position_embeddings=64)
         )

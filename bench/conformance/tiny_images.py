@@ -11,8 +11,14 @@ from torch import Tensor, nn
 from .tiny_sizes import BLOCKS, END, LENGTH, VOCABULARY, WIDTH
 
 CONDITION = 2 * WIDTH  # width of what a UNet attends to
-IMAGE = {"image_size": 28, "patch_size": 14}
-SIZES = {"hidden_size": WIDTH, "num_hidden_layers": BLOCKS, "num_attention_heads": 2, "intermediate_size": 64, **IMAGE}
+IMAGE: dict[str, Any] = {"image_size": 28, "patch_size": 14}
+SIZES: dict[str, Any] = {
+    "hidden_size": WIDTH,
+    "num_hidden_layers": BLOCKS,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    **IMAGE,
+}
 
 
 def _images(*frames: int) -> Tensor:
@@ -43,16 +49,17 @@ def _open_clip() -> nn.Module:
 
     # torch's fast path, which only inference without gradients takes, rounds in another order
     torch.backends.mha.set_fastpath_enabled(False)
-    common = {"width": WIDTH, "layers": BLOCKS, "mlp_ratio": 2.0}
-    vision = {**common, **IMAGE, "head_width": 16, "ls_init_value": 0.1}
-    text = {**common, "context_length": LENGTH, "vocab_size": VOCABULARY, "heads": 2}
+    common: dict[str, Any] = {"width": WIDTH, "layers": BLOCKS, "mlp_ratio": 2.0}
+    vision: Any = {**common, **IMAGE, "head_width": 16, "ls_init_value": 0.1}
+    text: Any = {**common, "context_length": LENGTH, "vocab_size": VOCABULARY, "heads": 2}
     return CLIP(embed_dim=16, vision_cfg=vision, text_cfg=text, output_dict=True)
 
 
 def _unet() -> nn.Module:
     from diffusers import UNet2DConditionModel
 
-    return UNet2DConditionModel(
+    kind: Any = UNet2DConditionModel  # mypy takes it for no Module
+    model: nn.Module = kind(
         sample_size=8,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("UpBlock2D", "UpBlock2D"),
@@ -63,6 +70,7 @@ def _unet() -> nn.Module:
         cross_attention_dim=CONDITION,
         norm_num_groups=8,
     )
+    return model
 
 
 def _image_and_text() -> dict[str, Any]:
