@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 # fields of `FamilySettings` that came after records were published, with the value that says nothing
-LATER: dict[str, Any] = {"accumulate": 1, "checkpointing": False, "compile": False}
+LATER: dict[str, Any] = {"buckets": 1, "accumulate": 1, "checkpointing": False, "compile": False}
 
 
 class _Strict(BaseModel):
@@ -43,6 +43,7 @@ class FamilySettings(_Strict):
     batch: int = Field(gt=0, description="items a step")
     eval_batch: int = Field(gt=0, description="items at once in evaluation")
     head_lr: float | None = Field(gt=0, description="peak learning rate of the head; null where there is none")
+    buckets: int = Field(1, gt=0, description="batches drawn together and cut after sorting by length: less padding")
     accumulate: int = Field(1, gt=0, description="parts in which a step's batch is computed, one after the other")
     checkpointing: bool = Field(False, description="compute blocks again in the backward pass to keep less for it")
     compile: bool = Field(False, description="compile the backbone with the method on it")

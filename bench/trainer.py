@@ -72,15 +72,26 @@ class Fit:
         return self.task.loss(outputs_of(self.task, self.backbone, self.head, batch, self.dtype), batch)
 
     def batches(self, steps: int) -> Iterator[dict[str, Tensor]]:
-        """`steps` batches: full passes in an order drawn from the seed alone, the same for every method."""
+        """`steps` batches: full passes in an order drawn from the seed alone, the same for every method.
+
+        With `buckets` of the protocol above 1, so many batches are drawn together, cut after sorting their items by
+        length, and taken in random order.
+        """
         generator = torch.Generator().manual_seed(self.seed)
         n, size = len(self.prepared["index"]), min(self.settings.batch, len(self.prepared["index"]))
-        order = torch.empty(0, dtype=torch.long)
+        buckets = self.settings.buckets
+        place = self.backbone.order(self.prepared).argsort() if buckets > 1 else None  # of each item, shortest first
+        order, ready = torch.empty(0, dtype=torch.long), list[Tensor]()
         for _ in range(steps):
-            while len(order) < size:
-                order = torch.cat([order, torch.randperm(n, generator=generator)])
-            yield self.backbone.batch(self.prepared, order[:size])
-            order = order[size:]
+            if not ready:
+                while len(order) < buckets * size:
+                    order = torch.cat([order, torch.randperm(n, generator=generator)])
+                drawn, order = order[: buckets * size], order[buckets * size :]
+                if place is not None:
+                    cut = drawn[place[drawn].argsort(stable=True)].view(buckets, size)
+                    drawn = cut[torch.randperm(buckets, generator=generator)].flatten()
+                ready = list(drawn.split(size))
+            yield self.backbone.batch(self.prepared, ready.pop(0))
 
     @torch.no_grad()
     def features(self) -> tuple[np.ndarray, np.ndarray]:

@@ -94,7 +94,7 @@ class Backbone(ABC):
         """The items at `index` as model inputs (normalised floats, trimmed padding), on the model's device."""
 
     def order(self, prepared: dict[str, torch.Tensor]) -> torch.Tensor:
-        """A permutation of the items whose consecutive batches are cheap (alike in length); for evaluation only."""
+        """A permutation of the items whose consecutive batches are cheap: alike in length, shortest first."""
         import torch
 
         return torch.arange(len(prepared["index"]))
