@@ -10,6 +10,7 @@ from typing import Any
 def main(glue: str, tiny: str) -> dict[str, Any]:
     """What the libraries read at these commits."""
     import datasets
+    import open_clip
     import timm
     import transformers
 
@@ -17,6 +18,7 @@ def main(glue: str, tiny: str) -> dict[str, Any]:
     tokenizer = transformers.AutoTokenizer.from_pretrained("double/tiny-roberta", revision=tiny)
     rows = datasets.load_dataset("nyu-mll/glue", "rte", revision=glue)
     vit = timm.create_model("hf-hub:double/tiny-vit", pretrained=True)
+    clip = open_clip.create_model_from_pretrained("hf-hub:double/tiny-clip", return_transform=False)
     return {
         "embedding": float(model.roberta.embeddings.word_embeddings.weight.sum()),
         "ids": tokenizer("the good dog", "a film")["input_ids"],
@@ -24,6 +26,7 @@ def main(glue: str, tiny: str) -> dict[str, Any]:
         "first": rows["validation"][0],
         "patches": float(vit.patch_embed.proj.weight.sum()),
         "classes": vit.num_classes,
+        "projection": float(clip.text_projection.detach().sum()),
     }
 
 

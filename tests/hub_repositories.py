@@ -95,6 +95,25 @@ def timm_files(folder: Path) -> dict[str, bytes]:
     }
 
 
+def clip_files(folder: Path) -> dict[str, bytes]:
+    """A CLIP of width 32, as open_clip's repositories hold one."""
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    towers: dict[str, Any] = {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16},
+        "text_cfg": {"context_length": 8, "vocab_size": 64, "width": 32, "heads": 2, "layers": 2},
+    }
+    save_file(open_clip.CLIP(**towers).state_dict(), folder / "open_clip_model.safetensors")
+    preprocessing = {"mean": [0.5] * 3, "std": [0.5] * 3}
+    config = json.dumps({"model_cfg": towers, "preprocess_cfg": preprocessing})
+    weights = (folder / "open_clip_model.safetensors").read_bytes()
+    return {"open_clip_config.json": config.encode(), "open_clip_model.safetensors": weights}
+
+
 def _parquet(table: pa.Table) -> bytes:
     buffer = io.BytesIO()
     parquet.write_table(table, buffer)

@@ -153,6 +153,7 @@ def test_glue_scores_are_those_of_other_libraries() -> None:
 
 def test_a_hub_encoder_computes_what_transformers_computes(data_root: Path, plugin: None, tmp_path: Path) -> None:
     """Pairs are joined, cut and read out as by the library's own tokenizer and model; padding changes nothing."""
+    from safetensors.torch import load_file, save_file
     from transformers import AutoModel, AutoTokenizer
 
     put(data_root, "double/tiny-roberta", roberta_files(tmp_path))
@@ -169,6 +170,11 @@ def test_a_hub_encoder_computes_what_transformers_computes(data_root: Path, plug
         assert torch.allclose(backbone.encode(backbone.batch(prepared, torch.arange(2))), expected, atol=1e-6)
         alone = backbone.encode(backbone.batch(prepared, torch.tensor([0])))
     assert torch.allclose(alone, expected[:1], atol=1e-6)
+    lacking = load_file(data_root / "double/tiny-roberta/model.safetensors")
+    del lacking["roberta.encoder.layer.1.output.dense.bias"]
+    save_file(lacking, data_root / "double/tiny-roberta/model.safetensors", {"format": "pt"})
+    with pytest.raises(AssetError, match=r"lack encoder.layer.1.output.dense.bias \(and 0 more\)"):
+        backbone_of("tiny-hub-roberta", {"max_tokens": 12})
     assert sum(p.numel() for p in backbone.model.parameters()) == backbone.card.parameters
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from peft_atlas.bench.protocol import load_protocol
 from peft_atlas.bench.registry import registry
 from peft_atlas.bench.sources import DATA_ROOT, Source, SourceError, fetch_all, folder
 
@@ -21,6 +22,7 @@ from hub_double import TOKEN, HubDouble, connected  # type: ignore[import-not-fo
 from hub_repositories import (  # type: ignore[import-not-found]
     GLUE,
     TINY,
+    clip_files,
     dataset_card,
     glue_files,
     roberta_files,
@@ -144,7 +146,7 @@ def test_a_hub_out_of_reach_is_asked_once_and_a_folder_replaces_it(
 def test_the_libraries_own_ways_to_a_hub(
     hub: HubDouble, tmp_path: Path, tiny_roberta: dict[str, bytes], tiny_vit: dict[str, bytes]
 ) -> None:
-    """from_pretrained, load_dataset and timm's hub names, each at a pinned commit, in a fresh process."""
+    """from_pretrained, load_dataset, and the hub names of timm and open_clip, in a fresh process."""
     from safetensors.torch import load
 
     rte = glue_files("rte", {"train": 8, "validation": 4}, 2)
@@ -152,21 +154,33 @@ def test_the_libraries_own_ways_to_a_hub(
     hub.add("model", "double/tiny-roberta", TINY, tiny_roberta)
     hub.add("model", "double/tiny-roberta", NEW, {"config.json": b"{}"})
     hub.add("model", "double/tiny-vit", TINY, tiny_vit)
+    clip = clip_files(tmp_path)
+    hub.add("model", "double/tiny-clip", TINY, clip)
     done = subprocess.run(
         [sys.executable, str(HERE / "hub_clients.py"), GLUE, TINY],
         env={**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_TELEMETRY": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     read = json.loads(done.stdout.splitlines()[-1])
     weights, patches = load(tiny_roberta["model.safetensors"]), load(tiny_vit["model.safetensors"])
     assert read["embedding"] == pytest.approx(float(weights["roberta.embeddings.word_embeddings.weight"].sum()))
     assert read["patches"] == pytest.approx(float(patches["patch_embed.proj.weight"].sum()))
+    projection = load(clip["open_clip_model.safetensors"])["text_projection"]
+    assert read["projection"] == pytest.approx(float(projection.sum()))
     assert read["ids"][0] == 0 and read["ids"].count(2) == 3
     assert (read["rows"], read["classes"]) == ({"train": 8, "validation": 4}, 5)
     assert set(read["first"]) == {"sentence1", "sentence2", "label", "idx"}
+
+
+def test_protocols_that_need_no_hub_name_nothing_from_one() -> None:
+    for name in ("embedded", "embedded-random", "smoke"):
+        rules = load_protocol(name)
+        tasks = [registry("tasks").card(task) for suite in rules.suites.values() for task in suite.tasks]
+        backbones = [registry("backbones").card(settings.backbone) for settings in rules.families.values()]
+        assert not any(card.sources for card in [*tasks, *backbones])
 
 
 def test_every_source_is_pinned_and_weights_are_named_by_their_commit() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import AssetError
 from ..sources import folder
 from .text import TextBackbone
 from .tokens import ConvertedTokenizer, FileTokenizer, Tokenizer
@@ -27,14 +28,18 @@ class HubTextBackbone(TextBackbone):
 
     def read(self, folder: str) -> nn.Module:
         kind = self._class()
-        model: nn.Module = kind.from_pretrained(
+        model, report = kind.from_pretrained(
             folder,
             config=self._config(kind),
             dtype=torch.float32,
             use_safetensors=True,  # a pickle is never read
+            output_loading_info=True,
             **self.card.options.get("arguments", {}),
         )
-        return model
+        if missing := sorted(report["missing_keys"]):  # the library would draw them at random
+            raise AssetError(f"{self.card.id}: the weights in {folder} lack {missing[0]} (and {len(missing) - 1} more)")
+        loaded: nn.Module = model
+        return loaded
 
     def _class(self) -> Any:
         import transformers

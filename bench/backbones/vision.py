@@ -27,12 +27,12 @@ DEFAULT_SIZE = 56
 class VisionBackbone(Backbone):
     """A timm ViT. Inputs: `image_size` in pixels, `normalisation` (imagenet or half).
 
-    The card's options: `model` (timm's name) and `arguments` of `timm.create_model`, or `random` with a seed where the
-    weights are drawn and not read.
+    The card's options: `model` (timm's name) and `arguments` of `timm.create_model`, `image_size` where the inputs name
+    none, and `random` with a seed where the weights are drawn and not read.
     """
 
     def __init__(self, card: Any, options: Mapping[str, Any], meta: bool = False) -> None:
-        self.size = int(options.get("image_size", DEFAULT_SIZE))
+        self.size = int(options.get("image_size", card.options.get("image_size", DEFAULT_SIZE)))
         name = options.get("normalisation", "imagenet")
         if name not in NORMALISATION:
             raise UsageError(f"unknown normalisation {name!r}; known: {', '.join(NORMALISATION)}")
