@@ -113,10 +113,15 @@ class Attachment:
 
     def load(self, path: str | Path) -> None:
         """Read a file that `save` wrote for the same method and architecture; anything else is a `UsageError`."""
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         try:
             self.method.load_shipped(load_file(str(path)))
+        except SafetensorError as error:
+            raise UsageError(f"{path} is no file of tensors: {error}") from None
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read: {error}") from None
         except ValueError as error:
             raise UsageError(f"{path}: {error}") from None
 

@@ -185,6 +185,11 @@ def test_the_command_prints_a_table_or_json(plugin: Path) -> None:
     assert [f["check"] for f in content["findings"] if f["outcome"] == "failed"] == ["count"]
 
 
+def test_a_folder_is_one_of_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", str(tmp_path)]) == 1
+    assert f"0 records in {tmp_path}" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
