@@ -1,4 +1,4 @@
-"""The leaderboard: what may be compared, the same numbers as the tables, every format, and names that mean harm."""
+"""The leaderboard: what may be compared, the same numbers as the tables, and what each format holds."""
 
 from __future__ import annotations
 
@@ -7,80 +7,25 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from peft_atlas.bench.cli import main
-from peft_atlas.bench.environment import environment
 from peft_atlas.bench.errors import UsageError
 from peft_atlas.bench.names import Name
-from peft_atlas.bench.plan import design
-from peft_atlas.bench.records import Cell, ErrorReport, ParameterCounts, Primary, Record
-from peft_atlas.bench.store import Store
-from peft_atlas.leaderboard import command, escaping
-from peft_atlas.leaderboard.board import Board, Entry, Suite
+from peft_atlas.bench.plan import design, make_plan
+from peft_atlas.bench.protocol import load_protocol
+from peft_atlas.bench.statistics import Estimate
+from peft_atlas.bench.tables import result_table, value_text
+from peft_atlas.leaderboard import command
+from peft_atlas.leaderboard.board import Board
 from peft_atlas.leaderboard.data import build, to_json
-from peft_atlas.leaderboard.places import places
-from peft_atlas.leaderboard.plots import digest_of
-from peft_atlas.leaderboard.releases import changes
+from ruamel.yaml import YAML
 
-ITEMS = 60
-TEXTS = ["md", "csv", "latex", "json", "metafile"]
-HOSTILE = "=cmd|'/c calc'!A1 <script>alert(1)</script> [x](javascript:x) \\input{/etc/passwd} $x$ | ../../etc @all \""
-UGLY = (
-    HOSTILE,
-    "../../../etc/passwd",
-    "\x1b[31m\u202eevil\r\n# heading",
-    "`code` ``two`` ```three```",
-    "a & b_c%d#e~f^g",
-)
-
-
-class Results:
-    """A results folder, filled cell by cell without training anything."""
-
-    def __init__(self, root: Path) -> None:
-        self.store = Store(root)
-        self.cells: dict[tuple[str, str, int], Cell] = {}
-        self.generator = np.random.default_rng(0)
-        self.difficulty = {task: self.generator.normal(0, 0.2, ITEMS) for task in ("smoke-vision", "smoke-text")}
-
-    def cell(self, method: str, task: str, seed: int) -> Cell:
-        found = design("smoke", [Name(method)], [task], [seed]).cells
-        return found[0]
-
-    def add(self, method: str, task: str, mean: float, seed: int = 0, **other: Any) -> Record:
-        """A record whose items scatter around `mean`; `other` are fields of the record, or `name`, `cpu`, `version`."""
-        cell = self.cells.setdefault((method, task, seed), self.cell(method, task, seed))
-        if "name" in other:
-            cell = cell.model_copy(update={"method": cell.method.model_copy(update={"name": other.pop("name")})})
-        if "version" in other:
-            protocol = cell.protocol.model_copy(update={"version": other.pop("version")})
-            cell = cell.model_copy(update={"protocol": protocol})
-        if "config" in other:
-            config = {**cell.method.config, **other.pop("config")}
-            cell = cell.model_copy(update={"method": cell.method.model_copy(update={"config": config})})
-        where = environment(1, 1).model_copy(update={"cpu": other.pop("cpu", "one cpu")})
-        values = mean + self.difficulty[task] + self.generator.normal(0, 0.02, ITEMS)
-        ok = other.get("status", "ok") == "ok"
-        record = Record(
-            key=cell.key,
-            attempt=self.store.next_attempt(cell),
-            cell=cell,
-            environment=where,
-            parameters=ParameterCounts(backbone=100, adapter=10, head=2, total_trainable=12, shipped_bytes=40),
-            primary=Primary(name="accuracy", value=float(values.mean()), higher_is_better=True) if ok else None,
-            **{"status": "ok", "phase": "done", "started": "2026-01-01", "finished": "2026-01-02", **other},
-        )
-        items = np.array([f"item-{number}" for number in range(ITEMS)])
-        self.store.add(record, {"items": items, "per_item": values} if ok else None)
-        return record
-
-    def board(self) -> Board:
-        return build(self.store.root)
+sys.path.insert(0, str(Path(__file__).parent))
+from leaderboard_results import Results, entry, files, filled_results, suite
 
 
 @pytest.fixture
@@ -90,34 +35,7 @@ def results(tmp_path: Path) -> Results:
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """Three methods, two tasks, two seeds; one failed cell, one that cannot be."""
-    found = Results(tmp_path_factory.mktemp("filled") / "results")
-    for method, mean in (("lora", 0.8), ("bitfit", 0.7), ("linear", 0.5)):
-        for seed in (0, 1):
-            for task in ("smoke-vision", "smoke-text"):
-                if (method, task, seed) != ("bitfit", "smoke-text", 1):
-                    found.add(method, task, mean, seed)
-    report = ErrorReport(type="MemoryError", message="can't allocate | 3 GB\nmore", traceback="")
-    found.add("bitfit", "smoke-text", 0.0, 1, status="oom", phase="fit", error=report)
-    found.add("vpt", "smoke-vision", 0.6, 0)
-    return found
-
-
-def suite(board: Board, name: str = "smoke") -> Suite:
-    (found,) = [suite for suite in board.suites if suite.name == name]
-    return found
-
-
-def entry(board: Board, name: str, task: str) -> Entry:
-    (found,) = [e for c in suite(board).contenders if c.name == name for e in c.entries if e.task == task]
-    return found
-
-
-def files(results: Results, formats: list[str] = TEXTS) -> dict[str, str]:
-    out = results.store.root / "leaderboard"
-    return {
-        path: data.decode() for path, data in command.made(results.board(), out, results.store.root, formats).items()
-    }
+    return filled_results(tmp_path_factory.mktemp("filled") / "results")
 
 
 # the board ------------------------------------------------------------------------------------------------------------
@@ -145,10 +63,6 @@ def test_every_cell_has_its_status_reason_and_evidence(filled: Results) -> None:
 
 
 def test_intervals_are_those_of_the_result_table(filled: Results) -> None:
-    from peft_atlas.bench.plan import make_plan
-    from peft_atlas.bench.protocol import load_protocol
-    from peft_atlas.bench.statistics import Estimate
-    from peft_atlas.bench.tables import result_table, value_text
 
     names, tasks = [Name("lora"), Name("linear")], ["smoke-vision", "smoke-text"]
     plan = make_plan(load_protocol("smoke"), names, tasks, design("smoke", names, tasks, [0, 1]), filled.store, "never")
@@ -272,8 +186,6 @@ def test_csv_holds_the_numbers_unrounded(filled: Results) -> None:
 
 
 def test_metafiles_are_in_the_grammar_of_model_index(filled: Results) -> None:
-    from ruamel.yaml import YAML
-
     made = files(filled, ["metafile"])
     root = YAML(typ="safe").load(made["model-index.yml"])
     assert set(root) == {"Import"} and set(root["Import"]) == set(made) - {"model-index.yml"}
@@ -298,156 +210,3 @@ def test_an_empty_folder_gives_pages_that_say_so(results: Results, tmp_path: Pat
     assert made["csv/results.csv"].count("\n") == 1
     with pytest.raises(UsageError, match="does not exist"):
         command.leaderboard_command(tmp_path / "absent", tmp_path / "out", "md", check=False, freeze=None)
-
-
-# names that mean harm -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", UGLY, ids=["everything", "path", "control", "backticks", "latex"])
-def test_hostile_names_are_inert_in_every_format(results: Results, name: str) -> None:
-    from ruamel.yaml import YAML
-
-    report = ErrorReport(type="X", message=name, traceback="")
-    results.add("lora", "smoke-vision", 0.8, name=name)
-    results.add("bitfit", "smoke-vision", 0.8, name=name + "2", status="error", phase="fit", error=report)
-    made = files(results)
-    assert all(not set(path.split("/")) & {"..", ""} and re.fullmatch(r"[\w./=-]+", path) for path in made)
-    for path, text in made.items():
-        visible = text.replace("\n", "")
-        assert not any(ord(c) < 32 or c in "\u202e\u2028" for c in visible) or path.endswith("board.json"), path
-    assert [line for page in _pages(made) for line in _live(page)] == []
-    for path in (path for path in made if path.endswith(".csv")):
-        rows = list(csv.reader(io.StringIO(made[path])))
-        assert len({len(row) for row in rows}) == 1
-        assert not [cell for row in rows for cell in row if (cell[:1] in "=+@" and cell[:1]) or _formula(cell)]
-    for path in (path for path in made if path.endswith(".yml")):
-        assert isinstance(YAML(typ="safe").load(made[path]), dict)
-    latex = "".join(made[path] for path in made if path.endswith(".tex"))
-    assert not re.search(r"\\(input|include|write|def|catcode)\b", latex)
-    assert _balanced(latex)
-
-
-def _pages(made: Mapping[str, str]) -> Iterator[str]:
-    return (text for path, text in made.items() if path.endswith(".md"))
-
-
-def _live(page: str) -> Iterator[str]:
-    """Lines where a name would be more than text: HTML of its own, a link of its own, a heading, a broken table."""
-    outside = re.sub(r"(`+)(?!`).*?(?<!`)\1(?!`)", "", re.sub(r"^```\w+\n.*?^```$", "", page, flags=re.M | re.S))
-    plain = re.sub(r"\\.", "", re.sub(r"<picture>.*</picture>", "", outside))
-    for line in plain.splitlines():
-        if re.search(r"<[a-z/!]|\]\(javascript:|\$|@(?!&#8203;)|^# heading", line, re.I) and not line.startswith("  "):
-            yield line
-    width = None
-    for line in re.sub(r"\\\|", "", page).splitlines():
-        cells = line.count("|") if line.startswith("|") else None
-        if cells is not None and width is not None and cells != width:
-            yield line
-        width = cells
-
-
-def _formula(cell: str) -> bool:
-    """A cell that begins like a formula and is no number."""
-    return cell.startswith(("-", "\t", "\r")) and not re.fullmatch(r"-?[\d.]+(e-?\d+)?", cell)
-
-
-def _balanced(latex: str) -> bool:
-    """Braces and mathematics close again, and every special character is escaped."""
-    plain = re.sub(r"(?<!\\)%.*", "", latex.replace("\\\\", ""))
-    open_braces = len(re.findall(r"(?<!\\)\{", plain)) - len(re.findall(r"(?<!\\)\}", plain))
-    bare = re.findall(r"(?<!\\)[#^~_]", re.sub(r"\\(label|usepackage)\{[^}]*\}", "", plain))
-    return open_braces == 0 and len(re.findall(r"(?<!\\)\$", plain)) % 2 == 0 and not bare
-
-
-def test_slugs_differ_where_names_do_and_hide_no_path() -> None:
-    names = [
-        "lora",
-        "lora(r=16)",
-        "lora(r-16)",
-        "../x",
-        "..",
-        ".",
-        "",
-        "x" * 300,
-        "x" * 301,
-        "Ünï",
-        "CON",
-        "a/b",
-        "a-b",
-    ]
-    slugs = [escaping.slug(name) for name in names]
-    assert len(set(slugs)) == len(names) and slugs[0] == "lora"
-    assert all(re.fullmatch(r"[a-z0-9][a-z0-9.=-]*", slug) and len(slug) < 100 for slug in slugs)
-
-
-def test_links_leave_no_folder(tmp_path: Path) -> None:
-    where = places(tmp_path / "results" / "leaderboard", tmp_path / "results")
-    assert where.href("records:smoke/a b/1.json", "methods/lora/README.md") == "../../../smoke/a%20b/1.json"
-    assert where.href("records:../../secret", "README.md") == "#" == where.href("records:/etc/passwd", "README.md")
-    assert where.href("page:suites/x.md", "methods/lora/README.md") == "../../suites/x.md"
-
-
-# the command ----------------------------------------------------------------------------------------------------------
-
-
-def test_check_fails_when_pages_and_records_differ(
-    filled: Results, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    root, out = tmp_path / "results", tmp_path / "results" / "leaderboard"
-    shutil.copytree(filled.store.root, root, ignore=shutil.ignore_patterns(".index", "leaderboard"))
-    line = ["leaderboard", "--results", str(root), "--formats", ",".join(TEXTS)]
-    assert main([*line, "--check"]) == 1
-    assert main(line) == 0
-    assert main([*line, "--check"]) == 0
-    page = out / "methods" / "lora" / "README.md"
-    page.write_text(page.read_text(encoding="utf-8").replace("| 8", "| 9", 1), encoding="utf-8")
-    (out / "csv" / "pairs.csv").unlink()
-    capsys.readouterr()
-    assert main([*line, "--check"]) == 1
-    assert set(capsys.readouterr().out.splitlines()) == {f"differs: {page}", f"missing: {out / 'csv' / 'pairs.csv'}"}
-    assert main([*line[:-1], "md,cvs"]) == 2
-    assert "Did you mean csv" in capsys.readouterr().err
-
-
-def test_pictures_are_drawn_and_checked_by_what_they_show(filled: Results, tmp_path: Path) -> None:
-    root, out = filled.store.root, tmp_path / "out"
-    made = command.made(filled.board(), out, root, ["plots"])
-    names = {path.partition("/")[2].rpartition("-")[0] for path in made if path.endswith("-light.png")}
-    assert {"smoke-pareto-trainable", "smoke-heat-map", "smoke-seeds", "smoke-ranks-equal-steps"} <= names
-    assert {path[-4:] for path in made} == {".png", ".svg"}
-    assert all(digest_of(content) for content in made.values())
-    assert b"oom" not in made["plots/smoke-heat-map.svg"]  # text is drawn as paths, so that a paper needs no font
-    for path, content in made.items():
-        (out / path).parent.mkdir(parents=True, exist_ok=True)
-        (out / path).write_bytes(content[:-8] + b"otherlib" if path.endswith(".svg") else content)
-    assert command.differences(made, out, ["plots"]) == []
-    path = "plots/smoke-heat-map.svg"
-    (out / path).write_bytes(made[path].replace(str(digest_of(made[path])).encode(), b"0" * 16))
-    assert command.differences(made, out, ["plots"]) == [f"differs: {out / path}"]
-
-
-def test_a_release_is_dated_archived_and_never_changed(filled: Results, tmp_path: Path) -> None:
-    import hashlib
-    import tarfile
-
-    root = tmp_path / "results"
-    shutil.copytree(filled.store.root, root, ignore=shutil.ignore_patterns(".index", "leaderboard"))
-    line = ["leaderboard", "--results", str(root), "--freeze"]
-    assert main([*line, "0.1"]) == 0
-    folder = root / "releases" / "0.1"
-    before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    assert main([*line, "0.1"]) == 2 and main([*line, "../up"]) == 2
-    more = Results(root)
-    more.add("full", "smoke-vision", 0.95)
-    more.add("full", "smoke-text", 0.95)
-    assert main([*line, "0.2"]) == 0
-    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
-    first, second = build(root).releases
-    assert (first.name, second.name, second.records) == ("0.1", "0.2", first.records + 2)
-    assert first.changes == () and "new: full in smoke (equal-steps), rank 1" in second.changes
-    assert hashlib.sha256(before["records.tar.gz"]).hexdigest() == first.archive_sha256
-    with tarfile.open(folder / "records.tar.gz") as archive:
-        archive.extractall(tmp_path / "again", filter="data")
-    again = build(tmp_path / "again")
-    assert again.digest == first.digest == json.loads(before["board.json"])["digest"]
-    assert list(changes(again, Board.model_validate_json(before["board.json"]))) == []

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from .style import Theme
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.transforms import Bbox
 
@@ -38,7 +39,7 @@ def place_labels(
             drawn.remove()
 
 
-def _around(centre: Sequence[float]) -> Bbox:
+def _around(centre: np.ndarray) -> Bbox:
     from matplotlib.transforms import Bbox
 
     x, y = centre
