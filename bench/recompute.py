@@ -6,6 +6,7 @@ Needs the tasks' and methods' code: `ask` runs in a child process.
 from __future__ import annotations
 
 import math
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,15 +58,13 @@ def answers(root: Path, records: Sequence[tuple[str, Record]]) -> tuple[Doubts, 
 def _scores(store: Store, record: Record, task: Task, split: Split) -> Iterator[str]:
     from ..tasks.contract import Predictions
 
-    arrays = store.predictions(record)
-    if arrays is None:
-        yield "its predictions are missing, or not the ones that it names"
-        return
-    stored = {name: values for name, values in arrays.items() if name not in ("items", "per_item")}
-    predictions = Predictions(tuple(map(str, arrays["items"])), stored)
     try:
+        arrays = store.predictions(record) or {}
+        stored = {name: values for name, values in arrays.items() if name not in ("items", "per_item")}
+        predictions = Predictions(tuple(map(str, arrays["items"])), stored)
+        known = arrays["per_item"]
         scores, per_item = task.score(predictions, split), task.per_item(predictions, split)
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, OSError, zipfile.BadZipFile) as error:
         yield f"its predictions do not fit the task: {error}"
         return
     for name, value in scores.items():
@@ -73,7 +72,7 @@ def _scores(store: Store, record: Record, task: Task, split: Split) -> Iterator[
             yield f"{name} is {record.metrics.get(name)}, and {value:.6g} from its predictions"
     if record.primary is not None and record.metrics.get(record.primary.name) != record.primary.value:
         yield f"its score {record.primary.value} is not its metric {record.primary.name}"
-    if per_item.shape != arrays["per_item"].shape or not np.allclose(per_item, arrays["per_item"], atol=TOLERANCE):
+    if per_item.shape != known.shape or not np.allclose(per_item, known, atol=TOLERANCE):
         yield "its values of the test items are not those of its predictions"
 
 
