@@ -35,13 +35,14 @@ def of_task(task: str) -> tuple[Need, ...]:
 def of_backbone(backbone: str) -> tuple[Need, ...]:
     """What a backbone needs."""
     card = registry("backbones").card(backbone)
-    assets_of = tuple(("asset", asset_id) for asset_id in card.assets)
+    assets_of: list[Need] = [("asset", asset_id) for asset_id in card.assets]
     return (*assets_of, *card.sources, *(("package", name) for name in card.packages))
 
 
 def fetch(needs: Iterable[Need], progress: Progress | None = None) -> dict[Need, str]:
     """Fetch each thing once; what cannot be had, with the reason in one line."""
-    sources, reasons = [], dict[Need, str]()
+    sources: list[Source] = []
+    reasons: dict[Need, str] = {}
     for need in dict.fromkeys(needs):
         if isinstance(need, Source):
             sources.append(need)
@@ -52,4 +53,6 @@ def fetch(needs: Iterable[Need], progress: Progress | None = None) -> dict[Need,
                 reasons[need] = str(error)
         elif find_spec(need[1]) is None:
             reasons[need] = f"the Python package {need[1]} is needed, and not installed: pip install {need[1]}"
-    return {**reasons, **fetch_all(sources)}
+    for source, reason in fetch_all(sources).items():
+        reasons[source] = reason
+    return reasons

@@ -64,8 +64,8 @@ class TaskSettings(_Strict):
     """What one task sets otherwise than its family; what is left out stays the family's."""
 
     inputs: dict[str, Any] = Field(default_factory=dict, description="options of the backbone, beside the family's")
-    steps: int | None = Field(None, gt=0)
-    batch: int | None = Field(None, gt=0)
+    steps: int | None = Field(default=None, gt=0)
+    batch: int | None = Field(default=None, gt=0)
 
 
 class OptimizerSettings(_Strict):
