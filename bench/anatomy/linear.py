@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...kernels.scale_shift.apply import scale_shift
 from .chain import Handle, Op, any_op, around, replace_forward
 from .edits import Edits, Unmergeable
 from .tensors import Rows, RowsOf, TensorPlace, rows_index
@@ -60,7 +61,7 @@ class Edit:
     def on_input(self, x: Tensor) -> Tensor:
         """What an inner edit makes of the input (..., d_in)."""
         if self.verb == "scale_in":
-            return x * _given(self.scale).to(x.dtype)
+            return scale_shift(x, _given(self.scale))
         mapped: Tensor = self.function(x).to(x.dtype)
         return mapped
 
@@ -218,8 +219,7 @@ def _add(y: Tensor, rows: Rows, f: Any, x: Tensor) -> Tensor:
 
 def _affine(y: Tensor, edit: Edit) -> Tensor:
     part = y if edit.rows is None else y[..., edit.rows]
-    new = part if edit.scale is None else part * edit.scale.to(y.dtype)
-    new = new if edit.shift is None else new + edit.shift.to(y.dtype)
+    new = scale_shift(part, edit.scale, edit.shift)
     if edit.rows is None:
         return new
     return y.index_copy(-1, rows_index(edit.rows, y, dim=-1), new)

@@ -151,7 +151,7 @@ def _outer_kernel(
     column = (tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)).to(tl.int64)
     total = tl.zeros((RANK, COLUMNS), tl.float32)
     for first in range(start, end, ROWS):
-        row = first + tl.arange(0, ROWS)
+        row = (first + tl.arange(0, ROWS)).to(tl.int64)  # in the interpreter `first` is a whole number
         hidden_mask = (row < end)[:, None] & (factor < rank)[None, :]
         hidden = tl.load(hidden_ptr + row[:, None] * hidden_stride + factor[None, :], mask=hidden_mask, other=0.0)
         wide_mask = (row < end)[:, None] & (column < width)[None, :]

@@ -35,7 +35,8 @@ def lowrank_epilogue(
         return reference.lowrank_epilogue(flat, thin, b, scale, activation, gain, shift).view_as(residual)
     from .op import lowrank_epilogue_op
 
-    if torch.is_autocast_enabled(residual.device.type):  # which does for plain torch what an op has to be told
+    alike = thin.dtype == b.dtype == residual.dtype
+    if not alike and torch.is_autocast_enabled(residual.device.type):  # which casts for plain torch, not for an op
         thin, b = thin.to(residual.dtype), b.to(residual.dtype)
     y: Tensor = lowrank_epilogue_op(flat, thin, b, scale, activation, gain, shift)
     return y.view_as(residual)

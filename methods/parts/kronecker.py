@@ -1,7 +1,6 @@
-"""Sums of Kronecker products, applied without the matrix that they stand for.
+"""Updates that are sums of Kronecker products, applied without the matrix that they stand for: `kernels/kron_apply`.
 
-With row-major reshaping, (A (x) B) vec(X) = vec(A X B^T). Shapes, for t terms: A (t, p, q); B (t, r, s), or
-B_i = U_i V_i with U (t, r, k) and V (t, k, s). The matrix sum_i A_i (x) B_i is (p * r, q * s).
+Shapes, for t terms: A (t, p, q); B (t, r, s), or B_i = U_i V_i with U (t, r, k) and V (t, k, s).
 """
 
 from __future__ import annotations
@@ -9,28 +8,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-
-def kronecker_linear(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """(sum_i A_i (x) B_i) x, (..., q * s) -> (..., p * r)."""
-    blocks = x.unflatten(-1, (a.shape[2], b.shape[2]))
-    inner = torch.einsum("...qs,trs->...tqr", blocks, b)
-    return torch.einsum("...tqr,tpq->...pr", inner, a).flatten(-2)
-
-
-def low_rank_kronecker_linear(x: Tensor, a: Tensor, u: Tensor, v: Tensor) -> Tensor:
-    """(sum_i A_i (x) U_i V_i) x, (..., q * s) -> (..., p * r)."""
-    blocks = x.unflatten(-1, (a.shape[2], v.shape[2]))
-    inner = torch.einsum("...qs,tks->...tqk", blocks, v)
-    inner = torch.einsum("...tqk,tpq->...tpk", inner, a)
-    return torch.einsum("...tpk,trk->...pr", inner, u).flatten(-2)
-
-
-def kronecker_matrix(a: Tensor, b: Tensor) -> Tensor:
-    """sum_i A_i (x) B_i as a matrix, (p * r, q * s)."""
-    return torch.einsum("tpq,trs->prqs", a, b).flatten(2, 3).flatten(0, 1)
+from ...kernels.kron_apply.apply import kron_apply
+from ...kernels.kron_apply.reference import kronecker_matrix
 
 
 def split(dimension: int, factor: int) -> tuple[int, int]:
@@ -93,9 +74,11 @@ class KroneckerSum(nn.Module):
         return left
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.v is None:
-            return kronecker_linear(x, self.a, self.b) * self.scale
-        return low_rank_kronecker_linear(x, self.a, self.b, self.v) * self.scale
+        return kron_apply(x, self.a, self.b, self.v, self.scale)
+
+    def add_to(self, y: Tensor, x: Tensor) -> Tensor:
+        """y + self(x)."""
+        return kron_apply(x, self.a, self.b, self.v, self.scale, residual=y)
 
     def weight_delta(self) -> Tensor:
         """(p * r, q * s)."""

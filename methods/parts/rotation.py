@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ...kernels.blockdiag_rotate.apply import blockdiag_rotate
+
 
 def above_diagonal(size: int, device: torch.device) -> Tensor:
     """Positions in a flattened (size, size) matrix of what lies above its diagonal, row by row.
@@ -45,12 +47,9 @@ def cayley_neumann(q: Tensor, terms: int) -> Tensor:
 
 def rotate(x: Tensor, blocks: Tensor) -> Tensor:
     """x R for R block-diagonal; x (..., n * size), blocks (n, size, size)."""
-    return torch.einsum("...nk,nkc->...nc", x.unflatten(-1, blocks.shape[:2]), blocks).flatten(-2)
+    return blockdiag_rotate(x, blocks)
 
 
 def butterfly(x: Tensor, blocks: Tensor, level: int) -> Tensor:
     """`rotate` with each block acting on two pieces of x, of half its size, that lie 2^level pieces apart."""
-    span, half = 2**level, blocks.shape[-1] // 2
-    pieces = x.unflatten(-1, (-1, 2, span, half))
-    turned = rotate(pieces.transpose(-3, -2).flatten(-4), blocks)
-    return turned.unflatten(-1, (-1, span, 2, half)).transpose(-3, -2).flatten(-4)
+    return blockdiag_rotate(x, blocks, level)

@@ -10,7 +10,11 @@ from ...bench.anatomy.linear import LinearPlace
 
 def scale_rows(y: Tensor, gain: Tensor, place: LinearPlace) -> Tensor:
     """diag(gain) W x + b from y = W x + b, with one pass over y; `gain` is (d_out,)."""
+    shift = shift_behind(gain, place)
+    return y * gain if shift is None else torch.addcmul(shift, y, gain)
+
+
+def shift_behind(gain: Tensor, place: LinearPlace) -> Tensor | None:
+    """(1 - gain) * b, which goes back where y is scaled whole, since y holds b once; None without a bias."""
     bias = place.bias()
-    if bias is None:
-        return y * gain
-    return torch.addcmul((1 - gain) * bias.value(), y, gain)  # y holds b once: what was scaled of it goes back
+    return None if bias is None else (1 - gain) * bias.value()

@@ -6,7 +6,8 @@ import copy
 import pickle
 
 import torch
-from peft_atlas.methods.parts.kronecker import Borrowed, KroneckerSum, kronecker_linear, low_rank_kronecker_linear
+from peft_atlas.kernels.kron_apply.reference import kronecker_linear, low_rank_kronecker_linear
+from peft_atlas.methods.parts.kronecker import Borrowed, KroneckerSum
 from torch import nn
 
 

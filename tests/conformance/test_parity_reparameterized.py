@@ -14,10 +14,11 @@ import torch
 from peft_atlas.bench.anatomy import Unmergeable, anatomy_of
 from peft_atlas.bench.anatomy.linear import LinearPlace
 from peft_atlas.bench.params import count
+from peft_atlas.kernels.nf4.reference import LEVELS
 from peft_atlas.methods.beyond.boft import Butterfly
 from peft_atlas.methods.beyond.rslora import RankStabilizedConfig
 from peft_atlas.methods.contract import Method
-from peft_atlas.methods.parts.nf4 import LEVELS, NormalFloat
+from peft_atlas.methods.parts.nf4 import NormalFloat
 from peft_atlas.methods.reparameterized.low_rank.lora import LoRAConfig, LowRank
 from torch import Tensor, nn
 

@@ -6,12 +6,14 @@ import dataclasses
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from peft_atlas.bench import cli, kernel_report, kernel_rows
 from peft_atlas.bench.kernel_rows import Row
 from peft_atlas.kernels import catalog, thresholds
+from peft_atlas.kernels.case import Case
 from peft_atlas.kernels.dispatch import forced, prefers_kernel
 from peft_atlas.kernels.scale_shift.apply import scale_shift
 
@@ -160,7 +162,10 @@ def test_correctness_verb_fails_on_a_wrong_kernel(
     assert cli.main(["kernels", "test", "--kernels", "scale_shift"]) == 0
     assert "all within their limits" in capsys.readouterr().out
     right = module.make
-    wrong = lambda *arguments: dataclasses.replace(right(*arguments), fused=lambda x, gain, shift: x * gain)  # noqa: E731
+
+    def wrong(*arguments: Any) -> Case:
+        return dataclasses.replace(right(*arguments), fused=lambda x, gain, shift: x * gain + 1.01 * shift)
+
     monkeypatch.setattr(module, "make", wrong)
     assert cli.main(["kernels", "test", "--kernels", "scale_shift"]) == 1
     assert "results are off" in capsys.readouterr().out

@@ -4,8 +4,8 @@ The norm is taken over each output row (equation 5; the paper's columns are our 
 (section 4.3); m starts at ||W||, so the start is exact. Dropout, where used, acts on the input of A alone: the
 authors' code drops the input of W as well, which would cost a second product with W.
 
-Neither W + s B A nor its norm needs a dense sum. y = W x + s B A x is scaled row by row, and
-||W_i + s B_i A||^2 = ||W_i||^2 + 2 s <B_i, W_i A^T> + s^2 B_i (A A^T) B_i^T needs W A^T of r columns only.
+Neither W + s B A nor its norm needs a dense sum: y = W x + s B A x is scaled row by row, and the norm needs W A^T, of r
+columns, only (`kernels/dora_rownorm`).
 
 Trainable parameters: r * (d_in + d_out) + d_out for each matrix.
 """
@@ -13,10 +13,14 @@ Trainable parameters: r * (d_in + d_out) + d_out for each matrix.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ....bench.anatomy.linear import LinearPlace
-from ...parts.row_scale import scale_rows
+from ....kernels.dora_rownorm.apply import dora_rownorm
+from ....kernels.dora_rownorm.reference import row_squares
+from ....kernels.lowrank_epilogue.apply import lowrank_epilogue
+from ...parts.row_scale import shift_behind
 from .lora import LoRA, LoRAConfig, LowRank
 
 
@@ -29,7 +33,7 @@ class Decomposed(LowRank):
         weight = place.weight().detach()
         super().__init__(weight, config.r, config.scale, config.dropout, config.init)
         self.place = place
-        squares = torch.linalg.vecdot(weight, weight).to(self.a.dtype)
+        squares = row_squares(weight).to(self.a.dtype)
         self.register_buffer("squares", squares, persistent=False)  # of the frozen rows' norms
         self.m = nn.Parameter(squares.sqrt())
 
@@ -37,15 +41,15 @@ class Decomposed(LowRank):
         dtype = y.dtype
         if not torch.is_autocast_enabled(x.device.type):
             x, y = x.to(self.a.dtype), y.to(self.a.dtype)
-        return scale_rows(self.add_to(y, x), self.m / self.norms(), self.place).to(dtype)
+        gain = self.m / self.norms()
+        hidden = F.linear(self.dropped(x), self.a)
+        shift = shift_behind(gain, self.place)
+        return lowrank_epilogue(y, hidden, self.b, self.scale, gain=gain, shift=shift).to(dtype)
 
     @torch.no_grad()
     def norms(self) -> Tensor:
         """||W + s B A|| of each row, (d_out,)."""
-        weight = self.place.weight()
-        a, b = self.a, self.scale * self.b
-        cross = torch.linalg.vecdot((weight @ a.t().to(weight.dtype)).to(b.dtype), b)
-        return (self.squares + 2 * cross + torch.linalg.vecdot(b @ (a @ a.t()), b)).clamp_min(0).sqrt()
+        return dora_rownorm(self.place.weight(), self.a, self.b, self.scale, self.squares)
 
     def merged(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """The new matrix (d_out, d_in); the bias stays."""

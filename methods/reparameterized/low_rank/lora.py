@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ....bench.anatomy.linear import LinearPlace
+from ....kernels.lowrank_epilogue.apply import lowrank_epilogue
 from ...contract import MethodConfig, TargetedConfig
 from ...parts.targeted import TargetedMethod
 
@@ -63,8 +64,7 @@ class LowRank(nn.Module):
     def add_to(self, y: Tensor, x: Tensor) -> Tensor:
         """y + self(x) with one pass over y fewer than a sum of the two would take."""
         a, b, scale = self.product()
-        down = F.linear(self.dropped(x), a).flatten(0, -2)
-        return torch.addmm(y.flatten(0, -2), down, b.t(), alpha=scale).view_as(y)
+        return lowrank_epilogue(y, F.linear(self.dropped(x), a), b, scale)
 
     def dropped(self, x: Tensor) -> Tensor:
         """The input, with dropout while training."""
