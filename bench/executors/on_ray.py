@@ -98,7 +98,6 @@ class _Run:
             else:
                 arguments = (cell.model_dump_json(), work.limits, work.threads, work.target, handed_over())
                 self.running[self.task.remote(*arguments)] = (cell, lock, time.monotonic(), utc())
-                work.display.started(cell)
         if elsewhere and not self.running:
             work.display.waiting(elsewhere)
             time.sleep(LOOK)

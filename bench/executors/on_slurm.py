@@ -142,8 +142,6 @@ def _wait(jobs: list[Any], work: Work, before: dict[str, int], look: float) -> l
     """Watch the results folder until all jobs have ended; the new records, in the order they were seen."""
     waiting = {cell.key: cell for cell in work.cells}
     records: list[Record] = []
-    for cell in work.cells:
-        work.display.started(cell)
     while True:
         done = all(job.done() for job in jobs)
         for key, cell in list(waiting.items()):
