@@ -53,7 +53,8 @@ def _rows(
     trains = any(tensor.requires_grad for tensor in case.inputs.values())
     for provider, function in _providers(case, device).items():
         for mode in MODES if trains else MODES[:1]:
-            for launch in ("stream", "graph") if device == "cuda" else ("stream",):
+            # a backward pass runs on the stream of its forward pass, which a graph of its own cannot hold
+            for launch in ("stream", "graph") if device == "cuda" and mode != "backward" else ("stream",):
                 place = f"{name} {shape} {dtype} {provider} {mode} {launch}"
                 try:
                     with forced(provider == "triton"):

@@ -36,8 +36,12 @@ def runs_triton(*tensors: Tensor) -> bool:
 
 def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
     """Run a kernel on a grid; inside a compiled model the launch becomes a node of its graph."""
-    target = kernel if interpreting() else torch.library.wrap_triton(kernel)
-    target[grid](*arguments, **constants)
+    if interpreting():
+        kernel[grid](*arguments, **constants)
+        return
+    device = next(argument.device for argument in arguments if isinstance(argument, Tensor))
+    with torch.cuda.device(device):  # Triton launches on the current device, whatever the tensors are on
+        torch.library.wrap_triton(kernel)[grid](*arguments, **constants)
 
 
 def widened(dtype: torch.dtype) -> bool:

@@ -56,11 +56,15 @@ def _check(x: Tensor, blocks: Tensor, level: int | None) -> None:
 
 def _setup(ctx: Any, inputs: tuple[Tensor, Tensor, int | None], output: Tensor) -> None:
     x, blocks, ctx.level = inputs
-    ctx.save_for_backward(x, blocks)
+    ctx.shape = blocks.shape
+    ctx.save_for_backward(x, blocks if ctx.needs_input_grad[0] else None)
 
 
 def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-    return *blockdiag_rotate_backward_op(dy, *ctx.saved_tensors, ctx.level), None
+    x, blocks = ctx.saved_tensors
+    if blocks is None:  # x is a frozen weight, and its gradient is thrown away
+        return None, blockdiag_rotate_backward_op(dy, x, x.new_zeros(ctx.shape), ctx.level)[1], None
+    return *blockdiag_rotate_backward_op(dy, x, blocks, ctx.level), None
 
 
 blockdiag_rotate_op.register_autograd(_backward, setup_context=_setup)

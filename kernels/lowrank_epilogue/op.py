@@ -77,7 +77,8 @@ def _check(
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     residual, hidden, b, ctx.scale, ctx.activation, gain, shift = inputs
     ctx.shift_dtype = None if shift is None else shift.dtype
-    ctx.save_for_backward(hidden, b, *(() if gain is None else (residual, gain)))
+    # a slice of a fused matrix's output would keep all of that output alive: a copy is less
+    ctx.save_for_backward(hidden, b, *(() if gain is None else (residual.contiguous(), gain)))
 
 
 def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
