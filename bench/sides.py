@@ -70,7 +70,7 @@ def folder_side(folder: Path, name: str) -> Side:
     newest = results.drop_duplicates(PLACE, keep="last").sort_values(PLACE).reset_index(drop=True)
 
     costs = [cost_facts(profile) for profile in profiling.newest(store.root)]
-    return Side(name, newest, store.stored_arrays(), costs=costs)
+    return Side(name, newest, store.stored_arrays(newest), costs=costs)
 
 
 def _unpack(revision: str, results: Path, target: Path) -> None:

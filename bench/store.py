@@ -115,16 +115,16 @@ class Store:
         groups = {task: group_of(task) for task in rows["task"].unique()}
         return rows.assign(group=rows["task"].map(groups))[COLUMNS]
 
-    def stored_arrays(self) -> Callable[[str], Mapping[str, np.ndarray] | None]:
+    def stored_arrays(self, rows: pd.DataFrame | None = None) -> Callable[[str], Mapping[str, np.ndarray] | None]:
         """What finds the predictions of an attempt by its `path` in the frame; None where it stored none.
 
-        Their hashes come from the index, so that no record is parsed.
+        Their hashes come from the index, so that no record is parsed: `rows` of it with `path` and `predictions`, or
+        all that is there.
         """
         from . import index
 
-        table = index.attempts(self.root, ["predictions"])
-        rows = [] if table is None else zip(table["path"].to_pylist(), table["predictions"].to_pylist(), strict=True)
-        digests = {path: digest for path, digest in rows if digest is not None}
+        known = index.current(self.root, ["path", "predictions"]) if rows is None else rows
+        digests = dict(known.loc[known["predictions"].notna(), ["path", "predictions"]].itertuples(index=False))
 
         def find(path: str) -> Mapping[str, np.ndarray] | None:
             return self.arrays((self.root / path).with_suffix(".npz"), digests[path]) if path in digests else None
