@@ -17,13 +17,14 @@ def clean(attempt: Attempt) -> None:
 
 def halved_scale(attempt: Attempt) -> None:
     """LoRA's product counts half."""
-    module = registry("methods").load("lora").attach.__globals__
-    original = module["LowRank"].__init__
+    from peft_atlas.methods.reparameterized.low_rank.lora import LowRank
+
+    original = LowRank.__init__
 
     def halved(self: Any, like: Any, r: int, scale: float, *rest: Any) -> None:
         original(self, like, r, scale / 2, *rest)
 
-    module["LowRank"].__init__ = halved
+    LowRank.__init__ = halved  # type: ignore[method-assign]
     run_cell(attempt)
 
 
