@@ -176,7 +176,7 @@ class ProfiledFit(Fit):
         self._descending = False
         self._counter: FlopCounterMode | None = None
         self._forward = 0
-        self._gradients = 0
+        self._gradient_bytes = 0
 
     def gradient_descent(self, steps: int | None = None) -> None:
         self._descending = True
@@ -246,7 +246,7 @@ class ProfiledFit(Fit):
             form=form,
             frozen_weights=weights - storage_bytes(trained),
             trained_weights=storage_bytes(trained),
-            gradients=self._gradients,
+            gradients=self._gradient_bytes,
             optimizer_state=state,
             activations=saved.peak - saved.copies,
             weight_copies=saved.copies,
@@ -262,7 +262,7 @@ class ProfiledFit(Fit):
 
     def _see_gradients(self, optimizer: torch.optim.Optimizer, *details: Any) -> None:
         parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
-        self._gradients = storage_bytes(p.grad for p in parameters if p.grad is not None)
+        self._gradient_bytes = storage_bytes(p.grad for p in parameters if p.grad is not None)
 
     def _state_bytes(self) -> int:
         values = (value for state in self._built.state.values() for value in state.values())
