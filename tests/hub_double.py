@@ -78,9 +78,10 @@ class HubDouble:
 @contextmanager
 def connected(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubDouble]:
     """An empty hub, and a client in this process that knows it and keeps its files in `home`."""
+    # imported here at the latest, under the variables of all tests, so that they are offline again afterwards
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setenv("HF_HOME", str(home))
     with HubDouble().served() as double:
         monkeypatch.setenv("HF_ENDPOINT", double.url)
