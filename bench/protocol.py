@@ -43,10 +43,16 @@ class FamilySettings(_Strict):
     batch: int = Field(gt=0, description="items a step")
     eval_batch: int = Field(gt=0, description="items at once in evaluation")
     head_lr: float | None = Field(gt=0, description="peak learning rate of the head; null where there is none")
-    buckets: int = Field(1, gt=0, description="batches drawn together and cut after sorting by length: less padding")
-    accumulate: int = Field(1, gt=0, description="parts in which a step's batch is computed, one after the other")
-    checkpointing: bool = Field(False, description="compute blocks again in the backward pass to keep less for it")
-    compile: bool = Field(False, description="compile the backbone with the method on it")
+    buckets: int = Field(
+        default=1, gt=0, description="batches drawn together and cut after sorting by length: less padding"
+    )
+    accumulate: int = Field(
+        default=1, gt=0, description="parts in which a step's batch is computed, one after the other"
+    )
+    checkpointing: bool = Field(
+        default=False, description="compute blocks again in the backward pass to keep less for it"
+    )
+    compile: bool = Field(default=False, description="compile the backbone with the method on it")
 
     @model_validator(mode="after")
     def _parts_of_a_batch(self) -> FamilySettings:
