@@ -107,10 +107,6 @@ def _plausible(record: Record) -> Iterator[str]:
         yield "its counts do not add up"
     if record.status == "ok" and record.primary is None:
         yield "it is ok and has no score"
-    if record.cell.backbone.id in registry("backbones") and record.parameters is not None:
-        stated = registry("backbones").card(record.cell.backbone.id).parameters
-        if record.parameters.backbone != stated:
-            yield f"its backbone has {record.parameters.backbone:,} parameters; the card states {stated:,}"
 
 
 def _time(text: str) -> datetime | None:
