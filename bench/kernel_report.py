@@ -114,8 +114,9 @@ def _plot_roofline(rows: Sequence[Row], file: Path) -> Path:
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
     for provider in PROVIDERS:
-        own = [row for row in rows if row.provider == provider and row.roofline is not None and row.bytes]
-        axes.scatter([row.flops / row.bytes for row in own], [row.roofline for row in own], label=provider, s=18)
+        own = [row for row in rows if row.provider == provider and row.bytes]
+        points = [(row.flops / row.bytes, row.roofline) for row in own if row.roofline is not None]
+        axes.scatter([intensity for intensity, _ in points], [share for _, share in points], label=provider, s=18)
     axes.axhline(1, color="black", linewidth=0.8)
     axes.set_xscale("log")
     axes.set_xlabel("operations per byte")

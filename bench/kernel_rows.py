@@ -110,8 +110,8 @@ def thresholds(rows: Sequence[Row]) -> list[dict[str, str | int]]:
     for fallback in ("algebra", "compile"):
         for kernel, other in pairs(rows, fallback):
             if kernel.launch == "stream" and kernel.gpu != CPU and kernel.mode != "backward":
-                key = (kernel.gpu, kernel.kernel, kernel.dtype, kernel.mode, fallback)
-                found.setdefault(key, []).append((kernel.work, kernel.p50 <= TOLERANCE * other.p50))
+                place = (kernel.gpu, kernel.kernel, kernel.dtype, kernel.mode, fallback)
+                found.setdefault(place, []).append((kernel.work, kernel.p50 <= TOLERANCE * other.p50))
     entries: list[dict[str, str | int]] = []
     for key, measured in sorted(found.items()):
         work = _least(measured)

@@ -4,6 +4,9 @@ A block of size s at distance `span` acts on entries base + (k // half) * span *
 s / 2 and base = (block // span) * span * s + (block % span) * half; without pieces half = s and span = 1.
 """
 
+# Triton gives the annotations of kernels a meaning of its own:
+# mypy: allow-untyped-defs, allow-incomplete-defs
+
 from __future__ import annotations
 
 import torch

@@ -72,5 +72,5 @@ def _linear(weight: Tensor) -> nn.Linear:
     """A module with this very tensor as its weight, so that gradients reach it."""
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
     del linear.weight
-    linear.weight = weight  # type: ignore[assignment]
+    linear.weight = weight
     return linear

@@ -1,5 +1,8 @@
 """Row norms of W + s B A in Triton: one pass over W, sums of squares in fp32, nothing of W's size is stored."""
 
+# Triton gives the annotations of kernels a meaning of its own:
+# mypy: allow-untyped-defs, allow-incomplete-defs
+
 from __future__ import annotations
 
 import torch

@@ -4,6 +4,9 @@ Which rows a tile has is worked out on the GPU, for as many tiles as any lengths
 the lengths and one CUDA graph serves all of them.
 """
 
+# Triton gives the annotations of kernels a meaning of its own:
+# mypy: allow-untyped-defs, allow-incomplete-defs
+
 from __future__ import annotations
 
 import torch

@@ -1,5 +1,8 @@
 """Sums of Kronecker products in Triton: a row is a matrix X in registers, and A X B^T two products of tiles."""
 
+# Triton gives the annotations of kernels a meaning of its own:
+# mypy: allow-untyped-defs, allow-incomplete-defs
+
 from __future__ import annotations
 
 import torch

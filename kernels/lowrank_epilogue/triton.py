@@ -4,6 +4,9 @@ Backward, what is summed over rows (B, gain, shift) and over columns (the hidden
 without atomics.
 """
 
+# Triton gives the annotations of kernels a meaning of its own:
+# mypy: allow-untyped-defs, allow-incomplete-defs
+
 from __future__ import annotations
 
 import torch
@@ -73,8 +76,9 @@ def backward(
         WIDEN=widened(b.dtype),
     )
     gain_grad = sums[0].sum(0).to(gain.dtype) if gain is not None else dy.new_empty(0)
-    summed = (d_inner.sum(0) * scale, d_b.sum(0) * scale, sums[1].sum(0))
-    return d_residual, gain_grad, *(tensor.to(dy.dtype) for tensor in summed)
+    inner_grad, b_grad = (scale * partial.sum(0) for partial in (d_inner, d_b))
+    shift_grad = sums[1].sum(0).to(dy.dtype)
+    return d_residual, gain_grad, inner_grad.to(dy.dtype), b_grad.to(dy.dtype), shift_grad
 
 
 @triton.jit

@@ -65,7 +65,8 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-    weight = nf4_dequantise(*ctx.saved_tensors, tuple(ctx.shape), dy.dtype)
+    codes, scales, scale_scales, mean = ctx.saved_tensors
+    weight = nf4_dequantise(codes, scales, scale_scales, mean, tuple(ctx.shape), dy.dtype)
     return dy @ weight, *([None] * 6)
 
 

@@ -1,5 +1,8 @@
 """NormalFloat in Triton: restoring a matrix, and its product with a few rows without restoring it in memory."""
 
+# Triton gives the annotations of kernels a meaning of its own:
+# mypy: allow-untyped-defs, allow-incomplete-defs
+
 from __future__ import annotations
 
 import torch

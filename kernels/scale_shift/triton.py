@@ -1,5 +1,8 @@
 """Scale and shift in Triton: one pass forward, one pass backward with sums in two stages and no atomics."""
 
+# Triton gives the annotations of kernels a meaning of its own:
+# mypy: allow-untyped-defs, allow-incomplete-defs
+
 from __future__ import annotations
 
 import torch
