@@ -119,7 +119,7 @@ class PredictionsFile(_Strict):
     Arrays: `items` (names), `per_item` (float64, each item's contribution to the primary metric), and the task's own.
     """
 
-    file: str = Field(description="file name, in the record's folder")
+    file: str = Field(pattern=r"^[0-9]+\.npz$", description="file name, in the record's folder")
     sha256: str
 
 

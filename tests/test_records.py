@@ -183,6 +183,14 @@ def test_predictions_that_are_not_the_records_are_named_and_skipped(
         store.add(record(2), {"bad": np.array([object()])})
 
 
+@pytest.mark.parametrize("file", ["../1.npz", "/tmp/1.npz", "1.npz/..", "1.json", "x.npz"])
+def test_predictions_lie_beside_their_record(file: str) -> None:
+    with pytest.raises(ValueError, match="predictions"):
+        from_json(
+            to_json(record()).replace('"predictions": null', f'"predictions": {{"file": "{file}", "sha256": "0"}}')
+        )
+
+
 def test_a_cell_that_another_run_holds_cannot_be_locked(tmp_path: Path) -> None:
     mine = Store(tmp_path).lock(cell("some-task"))
     assert mine is not None
