@@ -389,7 +389,7 @@ def leaderboard(
         Path | None, typer.Option(metavar="DIR", help="Where pages are written; leaderboard in --results if not given.")
     ] = None,
     formats: Annotated[
-        str, typer.Option(metavar="NAMES", help="Comma-separated: md,plots,csv,latex,json,metafile; or all.")
+        str, typer.Option(metavar="NAMES", help="Comma-separated: md,plots,csv,latex,json,metafile,html; or all.")
     ] = "all",
     check: Annotated[bool, typer.Option("--check", help="Write nothing; say what differs from the records.")] = False,
     freeze: Annotated[

@@ -21,6 +21,7 @@ FORMATS: dict[str, str] = {  # name -> module with `files(board, places)`: path 
     "latex": "latex_files",
     "json": "json_file",
     "metafile": "metafiles",
+    "html": "site",
 }
 EVERY = "all"
 OWNER = ".leaderboard"  # names the files of the last run, so that those no longer made can be taken away

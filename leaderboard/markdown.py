@@ -6,11 +6,13 @@ import html
 import re
 from collections.abc import Iterator
 
-from . import sheets, today, wording
-from .board import STATUS_MEANING, Board, Entry, Method, Suite
+from . import sheets, wording
+from .board import STATUS_MEANING, Board, Method, Suite
+from .citation import bibtex
 from .escaping import code, markdown, one_line, slug
 from .pictures import Picture, of_suite, of_tuning
 from .places import Places
+from .reproduction import reproduction
 from .sheets import Cell, Sheet
 
 _ARXIV = re.compile(r"[0-9a-z.\-/]+", re.IGNORECASE)
@@ -143,30 +145,14 @@ def _paper_link(method: Method) -> str:
 
 
 def _commands(board: Board, method: Method) -> Iterator[str]:
-    """One command for all tasks of a suite that were recorded with the same seeds."""
-    commands: dict[str, None] = {}
-    moved: dict[str, None] = {}
-    commits: set[str] = set()
-    for suite in board.suites:
-        for member in suite.contenders:
-            known = [entry for entry in member.entries if entry.scores and member.method == method.id]
-            for seeds in dict.fromkeys(_seeds(entry) for entry in known):
-                tasks = ",".join(entry.task for entry in known if _seeds(entry) == seeds)
-                commands[today.command(suite.protocol, member.name, tasks, seeds)] = None
-            changed = [entry for entry in known if entry.same_cell is False]
-            moved |= dict.fromkeys(entry.task for entry in changed)
-            commits |= {commit[:12] for entry in changed for commit in entry.commits}
-    yield "```sh\n" + "\n".join(one_line(command) for command in commands) + "\n```"
-    if moved:
+    again = reproduction(board, method)
+    yield "```sh\n" + "\n".join(one_line(command) for command in again.commands) + "\n```"
+    if again.moved:
         yield (
-            f"The recipe, the method or the protocol has changed since on {', '.join(map(markdown, moved))}: there the "
-            f"command makes other cells than the recorded ones, which ran at commit "
-            f"{' or '.join(map(code, sorted(commits))) or 'unknown'}."
+            f"The recipe, the method or the protocol has changed since on {', '.join(map(markdown, again.moved))}: "
+            f"there the command makes other cells than the recorded ones, which ran at commit "
+            f"{' or '.join(map(code, again.commits)) or 'unknown'}."
         )
-
-
-def _seeds(entry: Entry) -> tuple[int, ...]:
-    return tuple(score.seed for score in entry.scores)
 
 
 def _elsewhere(board: Board, method: Method) -> Iterator[str]:
@@ -182,19 +168,9 @@ def _elsewhere(board: Board, method: Method) -> Iterator[str]:
 
 
 def _citation(method: Method) -> Iterator[str]:
-    if method.paper:
-        paper = method.paper
-        lines = [f"  title  = {{{_bibtex(paper['title'])}}},", f"  author = {{{_bibtex(paper['authors'])}}},"]
-        lines += [f"  year   = {{{paper['year']}}},"]
-        arxiv, doi = paper.get("arxiv"), paper.get("doi")
-        lines += [f"  eprint = {{{_bibtex(arxiv)}}},", "  archiveprefix = {arXiv},"] if arxiv else []
-        lines += [f"  doi    = {{{_bibtex(doi)}}},"] if doi else []
-        yield from ("## Citation", "```bibtex\n@misc{" + slug(method.id) + ",\n" + "\n".join(lines) + "\n}\n```")
-
-
-def _bibtex(text: str) -> str:
-    authors = re.sub(r"\s+et al\.?$", " and others", text)
-    return authors.replace("\\", "").replace("{", "").replace("}", "").replace("`", "").replace("\n", " ")
+    entry = bibtex(method)
+    if entry:
+        yield from ("## Citation", "```bibtex\n" + "\n".join(entry) + "\n```")
 
 
 # parts --------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,19 @@
+"""The interactive site: `site/index.html` and what it needs, one folder that works from disk without server or network.
+
+Pages are written whole, so that they read without JavaScript; scripts add sorting, filters, comparison and plots.
+Scripts are classic ones and data are scripts too: a browser loads neither modules nor JSON from `file:`.
+"""
+
+from __future__ import annotations
+
+from ..board import Board
+from ..places import Places
+from . import assets, pages, scripts
+
+FOLDER = "site"
+
+
+def files(board: Board, places: Places) -> dict[str, bytes]:
+    """Path -> content."""
+    found = {**assets.files(), **scripts.files(board), **pages.files(board, places)}
+    return {f"{FOLDER}/{path}": content for path, content in found.items()}
