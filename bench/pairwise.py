@@ -7,10 +7,30 @@ pairs.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from .statistics import Moments, moments_of
+from .statistics import Moments, Pooled, detectable, moments_of
+
+
+@dataclass(frozen=True)
+class Detectable:
+    """How large a difference between two methods had to be for 80% of repetitions to find it at 5%."""
+
+    alone: float  # as the only comparison
+    among_all: float  # at the first step of Holm's procedure over all pairs, the strictest
+    pairs: int
+
+
+def smallest_detectable(found: Pooled, among: np.ndarray, significance: float) -> Detectable | None:
+    """Of the tests of the pairs `among` (pairs,), whose variances are averaged. None where none has a variance."""
+    known = among & ~np.isnan(found.variance) & (found.variance > 0)
+    if not known.any():
+        return None
+    variance, freedom = float(found.variance[known].mean()), found.freedom[known]
+    alone, among_all = (detectable(variance, freedom, level) for level in (significance, significance / len(known)))
+    return Detectable(alone, among_all, len(known))
 
 
 def pair_moments(cells: Sequence[np.ndarray]) -> Moments:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .pairwise import pair_moments, pair_places
+from .pairwise import Detectable, pair_moments, pair_places, smallest_detectable
 from .statistics import Pooled, holm, joined, moments_of, pooled
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class Ranking:
     methods: pd.DataFrame  # index: method
     pairs: pd.DataFrame  # columns a, b, mean, half_width, p, p_holm
     notes: tuple[str, ...]
+    detectable: Detectable | None  # in units of `quality`; of pairs without imputed cells
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,10 @@ def rank_suite(frame: pd.DataFrame, items: Items, tasks: Sequence[str], imputati
     columns.update(_by_task(suite, compared))
     columns["quality"] = np.mean([[cell.mean() for cell in row] for row in compared], axis=0)
     table = _table(suite, ranked, columns, imputed)
-    return Ranking(tuple(suite.tasks), table, pairs, _notes(suite, imputed, imputation))
+    whole = np.array([all((name, task) not in imputed for task in suite.tasks) for name in ranked])
+    first, second = pair_places(len(ranked))
+    visible = smallest_detectable(differences, whole[first] & whole[second], SIGNIFICANCE)
+    return Ranking(tuple(suite.tasks), table, pairs, _notes(suite, imputed, imputation), visible)
 
 
 def _suite(frame: pd.DataFrame, items: Items, tasks: Sequence[str]) -> _Suite:

@@ -27,6 +27,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 CONFIDENCE = 0.95
+POWER = 0.8  # with which a difference has to be found to count as detectable
 Seeds = Sequence[np.ndarray]  # per-item values, one array a seed; the items are the same, in order
 
 
@@ -85,6 +86,26 @@ class Pooled:
         with np.errstate(divide="ignore", invalid="ignore"):
             p = 2 * stdtr(self.freedom, -np.abs(self.mean) / np.sqrt(self.variance))
         return np.where((self.mean == 0) & ~np.isnan(self.variance), 1.0, p)
+
+
+def detectable(variance: float, freedom: np.ndarray, level: float, power: float = POWER) -> float:
+    """The true difference that two-sided t tests at `level` find with the probability `power`, in its own unit.
+
+    `variance`: of the difference's error. `freedom` (tests,): estimated as in `Pooled`, so it differs between tests;
+    the power is their mean. By the noncentral t distribution; a finding with the wrong sign counts as none.
+    """
+    from scipy.optimize import brentq
+    from scipy.special import nctdtr, nctdtrinc, stdtrit
+
+    limits = stdtrit(freedom, 1 - level / 2)
+    alone = nctdtrinc(freedom, 1 - power, limits)  # what each test needs, in standard errors
+
+    def lacking(size: float) -> float:
+        missed = np.nan_to_num(nctdtr(freedom, size, limits))  # SciPy gives nan where the probability underflows
+        return float(missed.mean()) - (1 - power)
+
+    low, high = float(alone.min()) * (1 - 1e-6), float(alone.max()) * (1 + 1e-6)
+    return float(brentq(lacking, low, high)) * math.sqrt(variance)
 
 
 def interval(values_per_seed: Seeds) -> Estimate:

@@ -150,6 +150,14 @@ class Tradeoff(Strict):
     lacking: tuple[str, ...] = Field(description="ranked methods that are left out")
 
 
+class Detectable(Strict):
+    """Differences in units of `Standing.quality` that 80% of repetitions would find, see `bench/pairwise.py`."""
+
+    alone: float
+    among_all: float
+    pairs: int
+
+
 class Ranking(Strict):
     """The contenders of one compute class and one budget on the tasks that have results."""
 
@@ -161,6 +169,7 @@ class Ranking(Strict):
     pairs: tuple[Pair, ...]
     tradeoffs: tuple[Tradeoff, ...]
     notes: tuple[str, ...]
+    detectable: Detectable | None = Field(default=None, description="null: no two methods with all cells")
 
 
 class Suite(Strict):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ..bench.ranking import Ranking as Ranked
@@ -70,6 +71,7 @@ def _ranking(
         pairs=tuple(_pairs(found)),
         tradeoffs=tuple(_tradeoffs(found, frame, ranked, members, costs, standings)),
         notes=found.notes,
+        detectable=None if found.detectable is None else board.Detectable(**asdict(found.detectable)),
     )
 
 
