@@ -72,7 +72,7 @@ def _task(task: str, metric: str, higher: bool) -> board.Task:
         "unit": "%" if metric in PERCENT else "",
     }
     if task not in known:
-        empty = {"family": "unknown", "group": None, "licence": "", "citation": "", "description": ""}
+        empty: dict[str, Any] = {"family": "unknown", "group": None, "licence": "", "citation": "", "description": ""}
         return board.Task(**shared, **empty, title=task, version=None, sizes={})
     card = known.card(task)
     names = ("version", "family", "group", "licence", "citation", "description")

@@ -126,7 +126,17 @@ def _default(entry: Entry) -> str:
 
 def of_method(found: Board, method: Method) -> Iterator[Sheet]:
     """The results of a method in one arena after the other, in the fixed order of columns."""
-    head = ("name", "task", "backbone", "protocol", "trainable", "shipped", "ledger peak", "peak RSS", "step")
+    head: tuple[str, ...] = (
+        "name",
+        "task",
+        "backbone",
+        "protocol",
+        "trainable",
+        "shipped",
+        "ledger peak",
+        "peak RSS",
+        "step",
+    )
     head = (*head, "latency, batch 1", "score", "drift", "config", "record", "log", "mark")
     for suite in found.suites:
         rows = tuple(

@@ -160,7 +160,8 @@ def test_two_picked_methods_stand_side_by_side(visit: Visit) -> None:
     assert page.evaluate("location.hash") == "#suite=vtab-embedded&a=lora&b=vpt"
     board = Simulation().board()
     lora, vpt = (next(c for c in board.suites[0].contenders if c.name == name) for name in ("lora", "vpt"))
-    rows = {row[0]: row[1:] for row in (text.split("\t") for text in page.locator("tr").all_inner_texts())}
+    table = page.get_by_role("region", name="Scores by task")
+    rows = {row[0]: row[1:] for row in (text.split("\t") for text in table.locator("tr").all_inner_texts())}
     for task in VISION[1:]:
         one, other = (next(e.interval for e in c.entries if e.task == task) for c in (lora, vpt))
         assert one is not None and other is not None
@@ -186,7 +187,7 @@ def test_plots_are_drawn_when_they_are_near_and_not_before(visit: Visit) -> None
         page.wait_for_function("f => f.dataset.drawn || /cannot/.test(f.textContent)", arg=figure.element_handle())
         assert figure.locator(".main-svg").count() > 0, figure.inner_text()
     pareto = page.locator("figure[data-plot=pareto]")
-    assert "memory of a training step (ledger), MiB" in pareto.locator(".xtitle").inner_text()
+    assert "memory of a training step (ledger), MiB" in (pareto.locator(".xtitle").text_content() or "")
     points = page.evaluate(
         "() => document.querySelector('[data-plot=pareto] .canvas').data.slice(1).flatMap((t) => t.y)"
     )
@@ -240,7 +241,7 @@ def test_hostile_names_are_text_everywhere(chromium: Any, tmp_path: Path) -> Non
             page.wait_for_function("f => f.dataset.drawn || /cannot/.test(f.textContent)", arg=figure.element_handle())
         scripts = page.evaluate("() => [...document.scripts].filter((s) => !s.src).length")
         assert (scripts, page.locator("img, [onerror], iframe, object").count()) == (0, 0)
-        assert page.locator("a[href*='example.com']").count() == 0
+        assert page.evaluate("() => [...document.links].some((link) => link.host === 'example.com')") is False
         assert "49" not in page.locator("h1").inner_text()
     texts = visit.open("index.html").locator("tbody th a").all_inner_texts()
     assert {HOSTILE[0], HOSTILE[1], '<a href="https://example.com/">b</a>[31m'} <= set(texts)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from ..board import Board
 from ..places import Places
-from . import assets, pages, scripts
+from .assets import files as assets
+from .pages import files as pages
+from .scripts import files as scripts
 
 FOLDER = "site"
 
 
 def files(board: Board, places: Places) -> dict[str, bytes]:
     """Path -> content."""
-    found = {**assets.files(), **scripts.files(board), **pages.files(board, places)}
+    found = {**assets(), **scripts(board), **pages(board, places)}
     return {f"{FOLDER}/{path}": content for path, content in found.items()}

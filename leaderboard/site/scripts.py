@@ -1,7 +1,8 @@
 """What the scripts of the site read: a script for each suite, `data/<suite>.js`, which holds one JSON object.
 
 It has what plots and comparisons show and no more, since every byte counts: texts are as people read them, numbers have
-six digits, a contender's entries name their settings by place, and pairs their methods by place in the standings.
+six digits, a contender's entries name their settings and costs by place, and pairs are in the order of
+the standings.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from .. import wording
-from ..board import COSTS, Board, Contender, Entry, Ranking, Suite, Tuning
+from ..board import COSTS, Board, Contender, Entry, Pair, Ranking, Suite, Tuning
 from ..escaping import one_line
 from ..pictures import tunings_of
 from ..plots.ranks import by_mean_rank, together
 from ..plots.style import GROUPS, group_of
 from .links import method_page, suite_data
 
-FACTS = (  # of an entry, in the order of its `facts`
+FACTS = (  # in the order of `_facts`
     "backbone",
     "trainable parameters",
     "shipped file",
@@ -28,7 +29,6 @@ FACTS = (  # of an entry, in the order of its `facts`
     "peak of the process",
     "training step",
     "latency, batch 1",
-    "drift",
     "records by",
 )
 
@@ -48,10 +48,14 @@ def _readable(value: Any) -> Any:
     if isinstance(value, str):
         return one_line(value)
     if isinstance(value, float):
-        return float(f"{value:.6g}")
+        return int(value) if value.is_integer() else _rounded(value, 6)
     if isinstance(value, Mapping):
         return {one_line(str(key)): _readable(inner) for key, inner in value.items()}
     return [_readable(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else float(f"{value:.{digits}g}")
 
 
 def _suite(board: Board, suite: Suite) -> dict[str, Any]:
@@ -74,10 +78,7 @@ def _task(board: Board, task: str) -> dict[str, Any]:
 
 def _contender(board: Board, member: Contender) -> dict[str, Any]:
     method, group = board.methods[member.method], group_of(board, member.method)
-    settings: list[dict[str, str]] = []
-    for entry in member.entries:
-        if _settings(entry) not in settings:
-            settings.append(_settings(entry))
+    kinds = list(map(json.loads, dict.fromkeys(json.dumps(_kind(board, entry)) for entry in member.entries)))
     return {
         "name": member.name,
         "title": method.title,
@@ -86,54 +87,56 @@ def _contender(board: Board, member: Contender) -> dict[str, Any]:
         "page": method_page(method.id),
         "facts": {"method": method.title, "category": method.category, "compute class": member.compute,
                   "budget": member.budget or "own settings", "mechanism": method.summary},
-        "settings": settings,
-        "entries": [{**_entry(board, e), "settings": settings.index(_settings(e))} for e in member.entries],
+        "kinds": kinds,
+        "entries": [{**_entry(board, e), "kind": kinds.index(_kind(board, e))} for e in member.entries],
     }  # fmt: skip
 
 
-def _settings(entry: Entry) -> dict[str, str]:
-    return {setting.name: str(setting.value) for setting in entry.settings}
+def _kind(board: Board, entry: Entry) -> dict[str, Any]:
+    """What most entries of a contender have alike."""
+    settings = {setting.name: str(setting.value) for setting in entry.settings}
+    return {"facts": _facts(board, entry), "settings": settings}
 
 
-def _entry(board: Board, entry: Entry) -> dict[str, Any]:
+def _facts(board: Board, entry: Entry) -> list[str]:
     cost = None if entry.cost is None else board.costs[entry.cost]
     step = None if cost is None else cost.timing("train step", cost.batch)
     latency = None if cost is None else cost.timing("inference", 1, False)
+    return [
+        entry.backbone,
+        wording.count(entry.trainable),
+        wording.size(entry.shipped_bytes),
+        wording.size(None if cost is None else cost.ledger_peak),
+        wording.size(None if cost is None else cost.train_peak_rss),
+        wording.milliseconds(step),
+        wording.milliseconds(latency),
+        wording.mark(entry.scores),
+    ]
+
+
+def _entry(board: Board, entry: Entry) -> dict[str, Any]:
     curves = {tuple(score.curve) for score in entry.scores if score.curve}
     return {
-        "status": entry.status,
         "text": wording.entry(entry, board.tasks_metric(entry.task)),
-        "why": entry.reason,
         "mean": None if entry.interval is None else entry.interval.mean,
         "half": None if entry.interval is None else entry.interval.half_width,
+        "drift": wording.number(entry.drift, 3),
         "seeds": [score.value for score in entry.scores if score.value is not None],
-        "facts": [
-            entry.backbone,
-            wording.count(entry.trainable),
-            wording.size(entry.shipped_bytes),
-            wording.size(None if cost is None else cost.ledger_peak),
-            wording.size(None if cost is None else cost.train_peak_rss),
-            wording.milliseconds(step),
-            wording.milliseconds(latency),
-            wording.number(entry.drift, 3),
-            wording.mark(entry.scores),
-        ],
         "loss": _mean_curve(list(curves)),
         "steps": max((score.steps for score in entry.scores), default=0),
     }
 
 
-def _mean_curve(curves: Sequence[tuple[float, ...]]) -> list[float]:
+def _mean_curve(curves: Sequence[tuple[float, ...]]) -> list[float | None]:
     """Over seeds, of the curves that are as long as the longest."""
     longest = max((len(curve) for curve in curves), default=0)
     same = [curve for curve in sorted(curves) if len(curve) == longest]
     finite = bool(same) and bool(np.isfinite(same).all())
-    return np.mean(same, axis=0).tolist() if finite else []
+    return [_rounded(loss, 3) for loss in np.mean(same, axis=0).tolist()] if finite else []
 
 
 def _ranking(board: Board, ranking: Ranking) -> dict[str, Any]:
     order = by_mean_rank(ranking)
-    places = {standing.name: place for place, standing in enumerate(ranking.standings)}
     return {
         "title": wording.ranking_title(ranking),
         "compute": ranking.compute,
@@ -153,7 +156,7 @@ def _ranking(board: Board, ranking: Ranking) -> dict[str, Any]:
         ],
         "order": [standing.name for standing in order],
         "bars": together([standing.name for standing in order], ranking.pairs),
-        "pairs": [[places[p.a], places[p.b], p.mean, p.half_width, p.p_holm] for p in ranking.pairs],
+        "pairs": _pairs(ranking),
         "tradeoffs": [
             {
                 "cost": trade.cost,
@@ -164,6 +167,21 @@ def _ranking(board: Board, ranking: Ranking) -> dict[str, Any]:
             for trade in ranking.tradeoffs
         ],
     }
+
+
+def _pairs(ranking: Ranking) -> list[list[Any]]:
+    """For each standing, against each of those after it: mean of the later minus the earlier, half-width, p; or 0."""
+    names = [standing.name for standing in ranking.standings]
+    known = {(pair.a, pair.b): (pair.mean, pair) for pair in ranking.pairs}
+    known |= {(pair.b, pair.a): (-pair.mean, pair) for pair in ranking.pairs}
+    return [[_pair(known.get((a, b))) for b in names[place + 1 :]] for place, a in enumerate(names)]
+
+
+def _pair(found: tuple[float, Pair] | None) -> Any:
+    if found is None:
+        return 0
+    mean, pair = found
+    return [_rounded(mean, 4), _rounded(pair.half_width, 3), _rounded(pair.p_holm, 3)]
 
 
 def _tuning(found: Tuning) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from typing import Literal
 from .. import sheets, wording
 from ..board import COSTS, Board, Contender, Entry, Interval, Ranking, Standing, Suite
 from ..escaping import slug
-from ..plots.style import group_of
 
 Way = Literal["ascending", "descending"]
 SHADES = 9  # steps of the heat map's colour, as in style.css
@@ -38,13 +37,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One contender; `group`: of the taxonomy; `mark`: who vouches for its records."""
+    """One contender; `mark`: who vouches for its records."""
 
     name: str
     title: str
     method: str
     category: str
-    group: str
     mark: str
     cells: tuple[Cell, ...]
 
@@ -119,7 +117,6 @@ def _row(board: Board, member: Contender, cells: tuple[Cell, ...]) -> Row:
         title=method.title,
         method=method.id,
         category=method.category,
-        group=group_of(board, method.id),
         mark=_mark(member),
         cells=cells,
     )

@@ -11,7 +11,7 @@
   const table = (caption, head, rows) => element(
     "div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": caption },
     element("table", { className: "compare" },
-      element("caption", {}, caption),
+      element("caption", {}, element("span", {}, caption)),
       element("thead", {}, element("tr", {}, ...head.map((title) => element("th", { scope: "col" }, title)))),
       element("tbody", {}, ...rows.map(([title, ...cells]) => element("tr", {},
         element("th", { scope: "row" }, title),
@@ -26,10 +26,10 @@
   const verdict = (suite, a, b) => {
     for (const { pairs, standings, unit } of suite.rankings) {
       const [one, other] = [a, b].map((name) => standings.findIndex((found) => found.name === name));
-      const pair = pairs.find(([x, y]) => (x === one && y === other) || (x === other && y === one));
+      const pair = one >= 0 && other >= 0 && one !== other && pairs[Math.min(one, other)][Math.abs(one - other) - 1];
       if (!pair) continue;
-      const sign = pair[0] === one ? 1 : -1;
-      const [, , mean, half, p] = pair;
+      const sign = one < other ? 1 : -1;
+      const [mean, half, p] = pair;
       const amount = `${signed(sign * mean, 2)}${half === null ? "" : ` ± ${half.toFixed(2)}`}${unit === "%" ? " points" : ""}`;
       if (p === null) return `Mean of ${b} minus ${a}: ${amount}; too little is recorded for a test.`;
       const told = p < 0.05 ? "The difference is significant" : "They cannot be told apart";
@@ -57,17 +57,18 @@
   });
 
   // Of the first task that both have, since costs differ by backbone.
-  const facts = (suite, a, b) => {
-    const number = a.entries.findIndex((entry, at) => entry.facts[0] && b.entries[at].facts[0]);
-    if (number < 0) return [];
-    const task = suite.tasks[number].id;
-    return [["task", task, task], ...suite.facts.map((name, at) => [name, a.entries[number].facts[at], b.entries[number].facts[at]])];
-  };
+  const [costs, settings] = [
+    (suite, at, one, other) => [["task", suite.tasks[at].id, suite.tasks[at].id],
+      ...suite.facts.map((name, fact) => [name, one.facts[fact], other.facts[fact]])],
+    (suite, at, one, other) => sideBySide(one.settings, other.settings),
+  ].map((rows) => (suite, a, b) => {
+    const kind = (member, at) => member.kinds[member.entries[at].kind];
+    const at = suite.tasks.findIndex((_, number) => kind(a, number).facts[0] && kind(b, number).facts[0]);
+    return at < 0 ? [] : rows(suite, at, kind(a, at), kind(b, at));
+  });
 
-  const settings = (a, b) => {
-    const [one, other] = [a, b].map((member) => member.settings.find((found) => Object.keys(found).length) ?? {});
-    return sideBySide(one, other);
-  };
+  // How far the adapted backbone has moved on data that no task contains.
+  const drift = (suite, a, b) => suite.tasks.map((task, at) => [task.id, a.entries[at].drift, b.entries[at].drift]);
 
   const links = (members) => element("p", {}, "Pages: ", ...members.flatMap((member, number) =>
     [number ? ", " : "", element("a", { href: document.body.dataset.root + member.page }, member.title)]));
@@ -84,9 +85,10 @@
       table("Scores by task", [...head, "difference"], scores(suite, a, b)),
       element("p", { className: "notes" }, "Differences of single tasks have no interval of their own; the paired test above is over all tasks.",
         lower.length ? ` Lower is better: ${lower.join(", ")}.` : ""),
-      table("What it costs", head, facts(suite, a, b)),
-      table("Settings, of the first recorded task", head, settings(a, b)),
+      table("What it costs", head, costs(suite, a, b)),
+      table("Settings", head, settings(suite, a, b)),
       table("What it is", head, sideBySide(a.facts, b.facts)),
+      table("Drift by task", head, drift(suite, a, b)),
       links([a, b]));
     form.querySelector("output").textContent = `${a.name} and ${b.name}`;
   };

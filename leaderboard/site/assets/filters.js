@@ -1,18 +1,25 @@
-// Filters of methods and suites, and the two methods picked for a comparison. Both are part of the page's state.
+// Filters of methods and suites. What they are set to is the page's state.
 "use strict";
 
 (() => {
   const form = document.querySelector("form.filters");
   if (!form) return;
   const controls = [...form.elements].filter((control) => control.name);
-  const rows = [...document.querySelectorAll("table.sortable tbody tr")];
+  const rows = [...document.querySelectorAll("table.sortable tbody tr")].map((row) => {
+    const method = row.querySelector("th.name a");
+    return {
+      row, name: row.dataset.name, mark: row.dataset.mark,
+      words: `${row.dataset.name} ${method.title}`.toLowerCase(),
+      category: row.querySelector("td.category").textContent.split("/")[0],
+    };
+  });
 
   const wanted = () => Object.fromEntries(controls.map((control) => [control.name, control.value.trim()]));
 
-  const rowFits = (row, want) =>
-    (!want.q || row.dataset.search.includes(want.q.toLowerCase())) &&
-    (!want.category || row.dataset.category === want.category) &&
-    (!want.mark || row.dataset.mark === want.mark);
+  const rowFits = ({ words, category, mark }, want) =>
+    (!want.q || words.includes(want.q.toLowerCase())) &&
+    (!want.category || category === want.category) &&
+    (!want.mark || mark === want.mark);
 
   const suiteFits = (suite, want) =>
     (!want.family || (suite.dataset.family || "").split(" ").includes(want.family)) &&
@@ -23,7 +30,7 @@
   const apply = () => {
     const want = wanted();
     const shown = new Set();
-    for (const row of rows) row.hidden = !rowFits(row, want);
+    for (const one of rows) one.row.hidden = !rowFits(one, want);
     for (const suite of document.querySelectorAll("section.suite")) {
       let some = false;
       for (const ranking of suite.querySelectorAll(".ranking")) {
@@ -34,7 +41,7 @@
       }
       suite.hidden = !suiteFits(suite, want) || (!some && Object.values(want).some(Boolean));
     }
-    const every = new Set(rows.map((row) => row.dataset.name));
+    const every = new Set(rows.map(({ name }) => name));
     form.querySelector("output").textContent = `${shown.size} of ${every.size} shown`;
   };
 
@@ -54,31 +61,4 @@
   form.addEventListener("reset", () => setTimeout(() => { apply(); atlas.state.write(wanted()); }));
   restore();
   window.addEventListener("hashchange", restore);
-
-  const bar = document.querySelector("aside.picked");
-  if (!bar) return;
-  const link = bar.querySelector("a");
-  const target = link.getAttribute("href");
-  const picked = []; // at most two of one suite; a third takes the first one's place
-
-  const showPicked = () => {
-    for (const box of document.querySelectorAll("td.pick input")) box.checked = picked.includes(box);
-    bar.hidden = picked.length === 0;
-    bar.querySelector("span").textContent = picked.map((box) => box.value).join(" and ");
-    const [a, b] = picked;
-    if (a) link.href = `${target}#${new URLSearchParams({ suite: a.dataset.suite, a: a.value, ...(b && { b: b.value }) })}`;
-  };
-
-  document.addEventListener("change", ({ target: box }) => {
-    if (!box.matches("td.pick input")) return;
-    const place = picked.indexOf(box);
-    if (place >= 0) picked.splice(place, 1);
-    else {
-      if (picked.length && picked[0].dataset.suite !== box.dataset.suite) picked.length = 0;
-      if (picked.length === 2) picked.shift();
-      picked.push(box);
-    }
-    showPicked();
-  });
-  bar.querySelector("button").addEventListener("click", () => { picked.length = 0; showPicked(); });
 })();

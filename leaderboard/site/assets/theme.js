@@ -22,4 +22,3 @@ atlas.theme = {
 };
 
 document.documentElement.dataset.theme = atlas.theme.get();
-document.documentElement.classList.add("scripted");
