@@ -104,7 +104,7 @@ def detectable(variance: float, freedom: np.ndarray, level: float, power: float 
         missed = np.nan_to_num(nctdtr(freedom, size, limits))  # SciPy gives nan where the probability underflows
         return float(missed.mean()) - (1 - power)
 
-    low, high = float(alone.min()) * (1 - 1e-6), float(alone.max()) * (1 + 1e-6)
+    low, high = float(alone.min()) / 2, float(alone.max()) * 2
     return float(brentq(lacking, low, high)) * math.sqrt(variance)
 
 
