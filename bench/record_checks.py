@@ -36,9 +36,6 @@ def _predictions(file: Path, record: Record) -> Iterator[str]:
         if record.status == "ok":
             yield "it has a score and no predictions"
         return
-    if Path(record.predictions.file).name != record.predictions.file:
-        yield "its predictions lie in another folder"
-        return
     stored = file.parent / record.predictions.file
     if not stored.is_file():
         yield "its predictions are missing"

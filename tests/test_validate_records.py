@@ -73,7 +73,7 @@ BENDS: dict[str, Bend] = {
     "from its predictions": raise_score,
     "its values of the test items are not those of its predictions": change_predictions,
     "its predictions are missing": lose_predictions,
-    "its predictions lie in another folder": point_elsewhere,
+    "is no record: 1 validation error for Record predictions": point_elsewhere,
     "the method has": train_more,
     "it ended before it began": turn_time,
     "is no record": unknown_field,
