@@ -80,7 +80,7 @@ def _moderated(moments: Moments) -> Pooled:
     total = seed_parts.sum(-1) + np.maximum(item_parts, 0.0)
     spread = (seed_parts**2 / np.maximum(freedom, 1)).sum(-1) + item_parts**2 / np.maximum(moments.item_freedom, 1)
     found = np.divide(total**2, spread, out=np.ones_like(total), where=spread > 0)
-    return Pooled(moments.mean, total, found, np.asarray(several.any(-1)))
+    return Pooled(moments.mean, total, np.maximum(found, 1.0), np.asarray(several.any(-1)))  # as in `statistics.pooled`
 
 
 def _trigamma_inverse(value: float) -> float:

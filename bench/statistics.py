@@ -175,7 +175,8 @@ def pooled(moments: Moments, weights: Sequence[float] | None = None) -> Pooled:
     spread = (seed_parts**2 / seed_freedom).sum((-2, -1)) + (item_parts**2 / item_freedom).sum(-1)
     freedom = np.divide(variance**2, spread, out=np.ones_like(variance), where=spread > 0)
     covers_seeds = np.asarray((moments.seed_count > 1).any((-2, -1)))
-    return Pooled((share * moments.mean).sum(-1), variance, freedom, covers_seeds)
+    # the shared part is subtracted: where it nearly cancels the items' part, the formula falls below a single degree
+    return Pooled((share * moments.mean).sum(-1), variance, np.maximum(freedom, 1.0), covers_seeds)
 
 
 def moments_of(seeds: Seeds) -> Moments:

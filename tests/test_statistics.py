@@ -76,6 +76,14 @@ def test_intervals_of_one_task_cover_the_truth_about_as_often_as_they_say(
     assert 0.925 <= hits / 600 <= 0.975
 
 
+def test_items_whose_seeds_cancel_leave_no_absurd_interval() -> None:
+    """Two seeds with opposite noise: the items' means do not vary, less than chance allows. One degree is the least."""
+    values = noise(1, 200)[0]
+    estimate = interval([values, 0.01 - values])
+    scores = [values.mean(), 0.01 - values.mean()]
+    assert estimate.half_width == pytest.approx(stats.t.ppf(0.975, 1) * stats.sem(scores))
+
+
 def test_too_little_to_tell() -> None:
     assert interval([np.array([0.5])]) == Estimate(0.5, None)
     difference = paired_difference([np.array([0.5])], [np.array([0.7])])
