@@ -214,10 +214,48 @@ def test_pages_fit_a_phone_and_hold_no_dead_link(visit: Visit, path: str) -> Non
     assert inside and all((visit.folder / link[len(own) :]).is_file() for link in inside)
     ids = page.evaluate("() => [...document.querySelectorAll('[id]')].map((element) => element.id)")
     assert len(ids) == len(set(ids))
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     unnamed = (
         "() => [...document.querySelectorAll('input, select')].filter((e) => !e.labels.length && !e.ariaLabel).length"
     )
     assert page.evaluate(unnamed) == 0
+
+
+CONTRASTS = """() => {
+  const rgba = (text) => { const [r, g, b, a = 1] = text.match(/[\\d.]+/g).map(Number); return [r, g, b, a]; };
+  const over = (top, below) => top.slice(0, 3).map((value, at) => value * top[3] + below[at] * (1 - top[3]));
+  const behind = (element) => {
+    const own = rgba(getComputedStyle(element).backgroundColor);
+    if (own[3] === 1 || !element.parentElement) return over(own, [255, 255, 255]);
+    return over(own, behind(element.parentElement));
+  };
+  const light = (colour) => {
+    const linear = (part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+    const [r, g, b] = colour.map((part) => linear(part / 255));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const texts = [...document.body.querySelectorAll("*")].filter((element) => element.offsetParent
+    && [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim()));
+  return texts.map((element) => {
+    const ground = behind(element);
+    const pair = [light(over(rgba(getComputedStyle(element).color), ground)), light(ground)].sort((a, b) => b - a);
+    return [(pair[0] + 0.05) / (pair[1] + 0.05), element.outerHTML.slice(0, 120)];
+  });
+}"""
+
+
+@browser.needed
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_contrasts_as_wcag_aa_asks(chromium: Any, folder: Path, scheme: str) -> None:
+    """At least 4.5 to 1 (WCAG 2.2, 1.4.3), computed from the colours that the browser uses."""
+    visit = Visit(chromium, folder, color_scheme=scheme, viewport={"width": 1200, "height": 900})
+    for path in ("index.html", SUITE, "methods/vpt.html", "releases.html"):
+        found = visit.open(path).evaluate(CONTRASTS)
+        assert len(found) > 20
+        assert [one for one in found if not 4.5 <= one[0] <= 21] == []
+    visit.close()
 
 
 @browser.needed

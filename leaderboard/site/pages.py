@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from .. import sheets, wording
-from ..board import COSTS, STATUS_MEANING, Board, Method, Suite
+from ..board import COSTS, STATUS_MEANING, Board, Entry, Method, Suite
 from ..citation import bibtex
 from ..pictures import tunings_of
 from ..places import Places
@@ -97,8 +97,15 @@ def _suite(board: Board, suite: Suite) -> dict[str, Any]:
         "cost_titles": {cost: title for cost, (title, _) in COSTS.items()},
         "computes": list(dict.fromkeys(ranking.compute for ranking in suite.rankings if ranking.budget is None)),
         "tuned": sorted({one.name for one in tunings_of(board, suite)}),
-        "has_curves": any(score.curve for c in suite.contenders for e in c.entries for score in e.scores),
+        "scored": _having(suite, lambda entry: entry.interval is not None),
+        "trained": _having(suite, lambda entry: any(score.curve for score in entry.scores)),
     }
+
+
+def _having(suite: Suite, fact: Callable[[Entry], bool]) -> list[str]:
+    """Tasks with an entry of which a fact holds."""
+    entries = [entry for member in suite.contenders for entry in member.entries]
+    return [task for task in suite.tasks if any(entry.task == task and fact(entry) for entry in entries)]
 
 
 def _method(board: Board, method: Method) -> dict[str, Any]:

@@ -14,8 +14,9 @@
   // Methods that train nothing have no place on a logarithm: they stand a decade below the smallest, labelled 0.
   const logAxis = (values, title) => {
     const positive = values.filter((value) => value > 0);
+    if (!positive.length) return { axis: { title: { text: title } }, at: (value) => value };
     const [low, high] = [Math.floor(Math.log10(Math.min(...positive))), Math.ceil(Math.log10(Math.max(...positive)))];
-    if (!positive.length || positive.length === values.length) return { axis: { type: "log", title: { text: title } }, at: (value) => value };
+    if (positive.length === values.length) return { axis: { type: "log", dtick: high - low > 2 ? 1 : "D2", title: { text: title } }, at: (value) => value };
     const decades = Array.from({ length: high - low + 1 }, (_, step) => 10 ** (low + step));
     const zero = 10 ** (low - 1);
     const written = new Intl.NumberFormat("en", { notation: "compact" });
@@ -64,7 +65,7 @@
       textfont: { color: style.quiet, size: 11 }, hovertext: ranking.order.map(plain), hoverinfo: "text", cliponaxis: false,
       marker: { size: 9, color: members.map((one) => style.series[one.look]), symbol: members.map((one) => style.symbols[one.look]) },
     };
-    const xaxis = { title: { text: `mean rank over ${ranking.tasks} tasks (1 is best)` }, range: [1 - right / 40, right * 1.06], domain: [0, 0.8] };
+    const xaxis = { title: { text: `mean rank over ${ranking.tasks} task${ranking.tasks === 1 ? "" : "s"} (1 is best)` }, range: [1 - right / 40, right * 1.06], domain: [0, 0.8] };
     return { traces: [trace], own: { shapes: bars, showlegend: false, height: rowsHeight(places.length), xaxis, yaxis: byRow(ranking.order, style) } };
   };
 
@@ -113,9 +114,10 @@
         marker: { size: 16, symbol: "circle-open", color: style.ink, line: { width: 1.6 } } }];
     });
     const axis = found[0]?.axis;
+    const lower = found.every((one) => suite.tasks.find(({ id }) => id === one.task)?.higher === false);
     const positive = found.every(({ trials }) => trials.every(([value]) => value !== null && value > 0));
     const tried = [...new Set(found.flatMap(({ trials }) => trials.map(([value]) => value)))];
     const ticks = axis && tried.length < 10 ? { tickvals: tried, ticktext: tried.map(String) } : {};
-    return { traces, own: { xaxis: { ...ticks, type: axis && positive ? "log" : "linear", title: { text: plain(axis ?? "trial") } }, yaxis: { title: { text: "held-out score" } } } };
+    return { traces, own: { xaxis: { ...ticks, type: axis && positive ? "log" : "linear", title: { text: plain(axis ?? "trial") } }, yaxis: { title: { text: `held-out score${lower ? " (lower is better)" : ""}` } } } };
   };
 })();
