@@ -408,6 +408,28 @@ def leaderboard(
 
 
 @app.command()
+def report(
+    results: Results = Path("results"),
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where it is written; report.md in --results if not given.")
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of one protocol's records; of all when not given.")
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; say whether the file differs.")] = False,
+    plugin: Plugins = None,
+) -> int:
+    """Write the findings: what can be told apart and what not, costs, sensitivity, limits.
+
+    With --check, the exit code is 1 where what was written before is not what the records give.
+    """
+    from ..leaderboard.report import report_command
+
+    _use(plugin)
+    return report_command(results, out, protocol, check=check)
+
+
+@app.command()
 def doctor(as_json: AsJson = False, plugin: Plugins = None) -> int:
     """Say what this machine offers and whether a run can start.
 
