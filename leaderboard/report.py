@@ -85,21 +85,22 @@ def _blocks(board: Board, suites: Sequence[Suite], evidence: Evidence) -> Iterat
 def _setting(board: Board, suites: Sequence[Suite]) -> str:
     """What the records hold, in one sentence."""
     tasks = {task for suite in suites for task in suite.tasks}
+    scored = {e.task for s in suites for c in s.contenders for e in c.entries if e.interval is not None}
     methods = {member.name for suite in suites for member in suite.contenders}
     scores = {score.record for s in suites for c in s.contenders for e in c.entries for score in e.scores}
     backbones = sorted({e.backbone for s in suites for c in s.contenders for e in c.entries if e.backbone})
     where = sorted({f"{suite.protocol} version {suite.protocol_version}" for suite in suites})
     return (
         f"The setting: {counted(len(methods), 'method')} (with their arguments) on {counted(len(tasks), 'task')}, "
-        f"{counted(len(scores), 'run')} that count, with the backbones {names(backbones)} under the protocol "
-        f"{markdown(' and '.join(where))}."
+        f"{len(scored)} of them with results, {counted(len(scores), 'run')} that count, with the backbones "
+        f"{names(backbones)} under the protocol {markdown(' and '.join(where))}."
     )
 
 
 def _suite(board: Board, suite: Suite, evidence: Evidence) -> Iterator[str]:
     comparer = Comparer(board, suite, evidence)
     yield f"## {markdown(suite.name)}"
-    yield f"{markdown(wording.machine_line(suite))}. {' '.join(_metrics(board, suite))}"
+    yield f"Under {markdown(wording.machine_line(suite))}. {' '.join(_metrics(board, suite))}"
     if not suite.rankings:
         yield "No method has a score here yet, or their test items differ, so there is no ranking."
     for ranking in suite.rankings:

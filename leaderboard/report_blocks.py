@@ -52,9 +52,11 @@ def unit(found: Board, tasks: Sequence[str]) -> str:
     return "points" if found.tasks[tasks[0]].unit == "%" else metrics.pop().replace("_", " ")
 
 
-def amount(value: float, counted_in: str) -> str:
-    """`1.24 points`; four digits for units that run from 0 to about 1."""
-    return f"{value:.{2 if counted_in == 'points' else 4}f} {markdown(counted_in)}"
+def amount(value: float, counted_in: str, half_width: float | None = None) -> str:
+    """`1.24 points`, `1.24 ± 0.50 points`; four digits for units that run from 0 to about 1."""
+    digits = 2 if counted_in == "points" else 4
+    half = "" if half_width is None else f" ± {half_width:.{digits}f}"
+    return f"{value:.{digits}f}{half} {markdown(counted_in)}"
 
 
 def name_cell(name: str) -> Cell:

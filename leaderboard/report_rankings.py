@@ -220,7 +220,6 @@ def _other(pair: Pair, name: str) -> str:
 
 
 def _difference(pair: Pair, counted_in: str) -> str:
-    """`a` above `b` by 1.20 points ± 1.50 points."""
+    """`a` above `b` by 1.20 ± 1.50 points."""
     above, below = (pair.b, pair.a) if pair.mean > 0 else (pair.a, pair.b)
-    half = "" if pair.half_width is None else f" ± {amount(pair.half_width, counted_in)}"
-    return f"{code(above)} above {code(below)} by {amount(abs(pair.mean), counted_in)}{half}"
+    return f"{code(above)} above {code(below)} by {amount(abs(pair.mean), counted_in, pair.half_width)}"
