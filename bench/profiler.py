@@ -281,8 +281,18 @@ def _inference_ledger(rig: Rig) -> InferenceLedger:
 
 
 def _operations(rig: Rig) -> int:
-    with FlopCounterMode(display=False) as counter:
-        rig.forward(INFERENCE_BATCH)
+    """Operations of one pass. Nothing requires a gradient meanwhile: the counter's hooks stumble over views that were
+    made of parameters without one, such as prompts that are expanded to the batch."""
+    parameters = [*rig.backbone.model.parameters(), *(() if rig.method is None else rig.method.parameters())]
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        with FlopCounterMode(display=False) as counter:
+            rig.forward(INFERENCE_BATCH)
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
     return int(counter.get_total_flops())
 
 

@@ -12,7 +12,7 @@ from peft_atlas.bench.cli import main
 from peft_atlas.bench.costs import CostProfile, from_json, to_json
 
 FLOAT = 4  # bytes
-METHODS = "lora(targets=q+v),full,linear,prefix"
+METHODS = "lora(targets=q+v),full,linear,prefix,vpt"
 
 
 def profile(results: Path, *arguments: str) -> int:
@@ -27,7 +27,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Cos
 
 
 def test_every_supported_pair_has_a_profile(found: Any) -> None:
-    assert len(found) == 4 * 3 - 1, "linear has nothing to train on the language model"
+    assert len(found) == 5 * 3 - 1, "linear has nothing to train on the language model"
     assert all(p.status == "ok" for p in found.values())
     assert all(from_json(to_json(p)) == p for p in found.values())
 
