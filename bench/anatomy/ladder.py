@@ -55,7 +55,8 @@ class Ladder:
 class RungOp:
     """Around one block: runs it without gradient and keeps what leaves it.
 
-    It stays outside ops that put tokens into the block, so that all rungs have the sequence that the library passes.
+    It stays outside ops that put tokens into the block, and leaves out tokens on their way to the next one, so that all
+    rungs have the sequence that the library passes.
     Nothing of the block is recorded, hence checkpointing never runs it twice.
     """
 
@@ -74,9 +75,17 @@ class RungOp:
         running = self.ladder.running
         assert running is not None, "the first block runs first"
         mask = call.get("attention_mask", call.get("attn_mask"))
-        running.rungs.append(Rung(output_of(output).detach(), mask, call.get("encoder_attention_mask")))
+        hidden = self._without_carried(output_of(output).detach())
+        running.rungs.append(Rung(hidden, mask, call.get("encoder_attention_mask")))
         running.bias = call.get("position_bias", running.bias)
         return output
+
+    def _without_carried(self, y: Tensor) -> Tensor:
+        """The block's output (B, L + extra, width) without extra tokens; several insertions put them at one place."""
+        for op in self.module.__dict__["forward"].ops:
+            if n := getattr(op, "carried", 0):
+                y = torch.cat([y[:, : op.at], y[:, op.at + n :]], dim=1)
+        return y
 
 
 class ExitOp:

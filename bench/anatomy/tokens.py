@@ -83,6 +83,7 @@ class _BlockOp:
         self.widening, self.source, self.n, self.at, self.blocks = widening, source, n, at, blocks
         self.index, self.carry = index, carry
         self.first, self.last = index == blocks[0], index == blocks[-1]
+        self.carried = 0 if self.last else n  # tokens that the block's output still has, behind position `at`
 
     def __call__(self, next: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         x = hidden_of(args, kwargs)
