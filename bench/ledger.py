@@ -115,14 +115,22 @@ class LiveTensors(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        given = [_key(tensor) for tensor in _tensors((args, kwargs))]
-        self._known.update(given)
+        given = [self._meet(tensor) for tensor in _tensors((args, kwargs))]
         result = func(*args, **kwargs)
         casts = func is torch.ops.aten._to_copy.default and given[:1] and given[0] in self._weights
         for tensor in _tensors(result):
             if self._enter(tensor) and casts:
                 self._copies.add(_key(tensor))
         return result
+
+    def _meet(self, tensor: Tensor) -> int:
+        """The key of an operation's input, which does not count; made behind our back (`torch.tensor`), it may end, and
+        its address may become another storage's."""
+        key = _key(tensor)
+        if key not in self._known:
+            self._known.add(key)
+            weakref.finalize(tensor.untyped_storage(), self._known.discard, key)
+        return key
 
     def _enter(self, tensor: Tensor) -> bool:
         """Count a new storage until it is freed; False for one that was there."""

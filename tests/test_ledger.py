@@ -120,3 +120,15 @@ def test_the_ledger_is_what_cuda_allocates() -> None:
         kept = torch.cuda.memory_allocated() - before - loss.untyped_storage().nbytes()
         x_bytes = x.untyped_storage().nbytes()  # saved, and allocated before
         assert abs(found.peak - x_bytes - kept) <= 0.01 * kept + 4096
+
+
+def test_an_input_that_is_freed_does_not_hide_what_takes_its_place() -> None:
+    """`torch.tensor` makes storages that no operation returns; their addresses are used again."""
+    size = 1 << 16
+    with LiveTensors() as live:
+        for _ in range(20):
+            made = torch.tensor([0.0] * size) + 1
+            del made
+        first = live.peak
+        kept = [torch.tensor([0.0] * size) + 1 for _ in range(20)]
+    assert first == size * 4 and live.peak == 20 * size * 4 and len(kept) == 20
