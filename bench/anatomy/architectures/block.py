@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..attention import Core
+from ..attention import Attention, Core
 from ..builder import Builder
 from ..linear import LinearPlace
 from ..tower import Block, OpPlace
@@ -98,9 +98,47 @@ def block(builder: Builder, name: str, index: int, module: Any, width: int, part
     )
 
 
+def block_of_attentions(
+    builder: Builder,
+    name: str,
+    index: int,
+    module: Any,
+    width: int,
+    attentions: list[Attention],
+    norms: list[OpPlace],
+    feedforward: tuple[Any, Any, Any],
+    matrices: tuple[LinearPlace, LinearPlace, LinearPlace | None],
+    **facts: Any,
+) -> Block:
+    """A block with several attentions, each behind a norm of `norms` (in the order of the hidden states).
+
+    `feedforward`: the module where that sublayer begins, the one where it ends, and the norm before it; `matrices`: its
+    up, down and gate.
+    """
+    start, end, norm = feedforward
+    up, down, gate = matrices
+    sublayer = builder.sublayer(f"{name}.feedforward", width, start, end, norm)
+    return Block(
+        edits=builder.edits,
+        name=name,
+        index=index,
+        module=module,
+        width=width,
+        attentions=attentions,
+        feedforward=builder.feedforward(f"{name}.feedforward", up, down, sublayer, gate),
+        norms=[*norms, builder.op(norm, width, followers=_entered(up, gate))],
+        **facts,
+    )
+
+
+def _entered(up: LinearPlace, gate: LinearPlace | None) -> tuple[LinearPlace, ...]:
+    """The matrices that the feed-forward's input meets."""
+    return (up,) if gate is None else (gate, up)
+
+
 def _norms(builder: Builder, width: int, parts: Parts) -> list[OpPlace]:
     """All norms in the order in which the hidden states pass them."""
-    to_feedforward = (parts.up,) if parts.gate is None else (parts.gate, parts.up)
+    to_feedforward = _entered(parts.up, parts.gate)
     followers = (to_feedforward, ()) if parts.post_norm else (parts.projections[:3], to_feedforward)
     places = []
     for norm, linears, end in zip(parts.norms, followers, parts.ends, strict=True):

@@ -12,6 +12,7 @@ from ..attention import Attention, transformers_core
 from ..builder import Builder
 from ..tokens import Tokens, Widening, widen_mask
 from ..tower import Block, OpPlace, Tower
+from .block import block_of_attentions
 
 
 def _widen(
@@ -95,23 +96,10 @@ def _block(builder: Builder, name: str, index: int, module: Any, config: Any) ->
     gated = hasattr(dense, "wi_0")
     gate = builder.linear(dense.wi_0) if gated else None
     up = builder.linear(dense.wi_1 if gated else dense.wi)
-    followers = (up,) if gate is None else (gate, up)
-    return Block(
-        edits=builder.edits,
-        name=name,
-        index=index,
-        module=module,
-        width=width,
-        attentions=attentions,
-        feedforward=builder.feedforward(
-            f"{name}.feedforward",
-            up,
-            builder.linear(dense.wo),
-            builder.sublayer(f"{name}.feedforward", width, dense, layer.dropout, layer.layer_norm),
-            gate,
-        ),
-        norms=[*norms, builder.op(layer.layer_norm, width, followers=followers)],
-        skipped=_skipped,
+    feedforward = (dense, layer.dropout, layer.layer_norm)
+    matrices = (up, builder.linear(dense.wo), gate)
+    return block_of_attentions(
+        builder, name, index, module, width, attentions, norms, feedforward, matrices, skipped=_skipped
     )
 
 

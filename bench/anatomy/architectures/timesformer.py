@@ -19,6 +19,7 @@ from ..builder import Builder
 from ..sublayer import first_of_tuple
 from ..tokens import Tokens, Widening, same_output
 from ..tower import Block, OpPlace, Tower
+from .block import block_of_attentions
 
 
 def _attention_forward(
@@ -64,22 +65,11 @@ def _block(builder: Builder, name: str, index: int, module: Any, config: Any) ->
         parts = (module.temporal_attention, module.temporal_dense, module.temporal_layernorm)
         temporal, temporal_norm = _attention(builder, f"{name}.temporal", config, *parts)
         attentions, norms = [attention, temporal], [temporal_norm, norm]
-    up, end = builder.linear(module.intermediate.dense), module.output.dropout
-    return Block(
-        edits=builder.edits,
-        name=name,
-        index=index,
-        module=module,
-        width=width,
-        attentions=attentions,
-        feedforward=builder.feedforward(
-            f"{name}.feedforward",
-            up,
-            builder.linear(module.output.dense),
-            builder.sublayer(f"{name}.feedforward", width, module.intermediate, end, module.layernorm_after),
-        ),
-        norms=[*norms, builder.op(module.layernorm_after, width, followers=(up,))],
-        skipped=partial(first_of_tuple, 2),
+    feedforward = (module.intermediate, module.output.dropout, module.layernorm_after)
+    matrices = (builder.linear(module.intermediate.dense), builder.linear(module.output.dense), None)
+    skipped = partial(first_of_tuple, 2)
+    return block_of_attentions(
+        builder, name, index, module, width, attentions, norms, feedforward, matrices, skipped=skipped
     )
 
 

@@ -20,6 +20,7 @@ from ..chain import Handle
 from ..linear import LinearPlace
 from ..tokens import Tokens, Widening, same_output
 from ..tower import Block, OpPlace, Tower
+from .block import block_of_attentions
 
 
 class _Processor:
@@ -94,23 +95,9 @@ def _block(builder: Builder, name: str, index: int, module: Any) -> Block:
         cross, cross_norm = _attention(builder, f"{name}.cross", width, module.attn2, module.norm2)
         attentions, norms = [attention, cross], [norm, cross_norm]
     up, gate = _up_and_gate(builder, module.ff.net[0])
-    followers = (up,) if gate is None else (gate, up)
-    return Block(
-        edits=builder.edits,
-        name=name,
-        index=index,
-        module=module,
-        width=width,
-        attentions=attentions,
-        feedforward=builder.feedforward(
-            f"{name}.feedforward",
-            up,
-            builder.linear(module.ff.net[2]),
-            builder.sublayer(f"{name}.feedforward", width, module.ff, module.ff, module.norm3),
-            gate,
-        ),
-        norms=[*norms, builder.op(module.norm3, width, followers=followers)],
-    )
+    feedforward = (module.ff, module.ff, module.norm3)
+    matrices = (up, builder.linear(module.ff.net[2]), gate)
+    return block_of_attentions(builder, name, index, module, width, attentions, norms, feedforward, matrices)
 
 
 def _up_and_gate(builder: Builder, activation: Any) -> tuple[LinearPlace, LinearPlace | None]:
