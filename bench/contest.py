@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from .errors import UsageError
@@ -126,18 +127,16 @@ def judge(contest: Contest, store: Store) -> Verdict:
     records = tuple(tuple(store.current(cell) for cell in row) for row in contest.cells)
     means = [_mean([score_of(record) for record in row]) for row in records]
     missing = any(record is None or record.status == "cancelled" for row in records for record in row)
-    able = [trial for trial, mean in enumerate(means) if mean is not None]
-    lower = any(
-        r is not None and r.primary is not None and not r.primary.higher_is_better for row in records for r in row
-    )
-    sign = -1.0 if lower else 1.0
-    winner = None if missing or not able else max(able, key=lambda trial: (sign * (means[trial] or 0.0), -trial))
+    primaries = (record.primary for row in records for record in row if record is not None)
+    sign = -1 if any(primary is not None and not primary.higher_is_better for primary in primaries) else 1
+    able = {trial: sign * mean for trial, mean in enumerate(means) if mean is not None}
+    winner = None if missing or not able else max(able, key=lambda trial: (able[trial], -trial))
     return Verdict(contest, records, tuple(means), winner)
 
 
 def _mean(scores: Sequence[float | None]) -> float | None:
     known = [score for score in scores if score is not None]
-    return math.fsum(known) / len(known) if len(known) == len(scores) else None
+    return fmean(known) if len(known) == len(scores) else None
 
 
 def _named(name: Name, values: Mapping[str, Value]) -> Name:

@@ -360,7 +360,6 @@ def _adapter(rig: Rig, method: Method, work: Path, timed: bool) -> tuple[int | N
         return size, []
     loading = _calls(lambda: method.load_shipped(load_file(file)), 1, ADAPTER_ROUNDS)
     switching = _calls(lambda: method.load_shipped(tensors), 1, ADAPTER_ROUNDS)
-    file.unlink()
     return size, [
         rig.timing("load adapter", loading, LATENCY_WARM_UP),
         rig.timing("switch adapter", switching, LATENCY_WARM_UP),
