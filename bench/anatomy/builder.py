@@ -9,10 +9,13 @@ from torch import nn
 
 from .attention import Attention, Core, CorePlace
 from .edits import Edits
-from .linear import PLAIN, LinearPlace, Reading
+from .embedding import Embedding
+from .linear import LinearPlace
+from .matrix_site import PLAIN, Reading
+from .op_place import OpPlace
 from .sublayer import Sublayer
 from .tensors import Rows
-from .tower import Embedding, FeedForward, OpPlace
+from .tower import FeedForward
 
 
 class Builder:

@@ -19,7 +19,8 @@ from ..errors import UsageError
 from .attention import Context, Core, attend
 from .builder import Builder
 from .chain import replace_forward
-from .linear import LinearPlace, Reading
+from .linear import LinearPlace
+from .matrix_site import Reading
 
 
 def projections(builder: Builder, module: Any) -> tuple[LinearPlace, LinearPlace, LinearPlace, LinearPlace]:

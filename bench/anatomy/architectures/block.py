@@ -12,7 +12,8 @@ from typing import Any
 from ..attention import Attention, Core
 from ..builder import Builder
 from ..linear import LinearPlace
-from ..tower import Block, OpPlace
+from ..op_place import OpPlace
+from ..tower import Block
 
 
 @dataclass(frozen=True)

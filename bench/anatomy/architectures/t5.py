@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from ..attention import Attention, transformers_core
 from ..builder import Builder
+from ..op_place import OpPlace
 from ..tokens import Tokens, Widening, widen_mask
-from ..tower import Block, OpPlace, Tower
+from ..tower import Block, Tower
 from .block import block_of_attentions
 
 

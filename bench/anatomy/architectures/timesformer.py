@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from ..attention import Attention, Context, Core, ForwardWithCore
 from ..builder import Builder
+from ..op_place import OpPlace
 from ..sublayer import first_of_tuple
 from ..tokens import Tokens, Widening, same_output
-from ..tower import Block, OpPlace, Tower
+from ..tower import Block, Tower
 from .block import block_of_attentions
 
 

@@ -18,8 +18,9 @@ from ..attention import Attention, Context, Core, attend
 from ..builder import Builder
 from ..chain import Handle
 from ..linear import LinearPlace
+from ..op_place import OpPlace
 from ..tokens import Tokens, Widening, same_output
-from ..tower import Block, OpPlace, Tower
+from ..tower import Block, Tower
 from .block import block_of_attentions
 
 

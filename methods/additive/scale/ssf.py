@@ -19,7 +19,7 @@ from torch import nn
 
 from ....bench.anatomy import Anatomy
 from ....bench.anatomy.linear import LinearPlace
-from ....bench.anatomy.tower import OpPlace
+from ....bench.anatomy.op_place import OpPlace
 from ...contract import GradientConfig, Method, parameter_name
 
 

@@ -19,7 +19,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ....bench.anatomy import Anatomy
-from ....bench.anatomy.linear import Cast, LinearPlace
+from ....bench.anatomy.cast import Cast
+from ....bench.anatomy.linear import LinearPlace
 from ...contract import TargetedConfig, parameter_name
 from ...parts.kronecker import KroneckerSum, split
 from ...parts.targeted import TargetedMethod
