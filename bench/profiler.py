@@ -95,7 +95,7 @@ def measure(subject: Subject, work: str, timed: bool = True) -> dict[str, Any]:
     Without `timed` only what is counted: ledgers, operations, parameters, bytes; seconds where it takes a minute.
     """
     watch = PeakWatch()
-    settle(subject.threads)
+    settle(subject.threads, subject.dtype)
     rig = _rig(subject)
     weights = sum(parameter.numel() for parameter in rig.backbone.model.parameters())
     rig.backbone.model.eval()
