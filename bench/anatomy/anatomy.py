@@ -185,6 +185,7 @@ PLACES: dict[str, tuple[Callable[[Anatomy], bool], str]] = {
     "biases": (lambda anatomy: bool(anatomy.biases()), "it has no biases"),
     "ladder": (_all(lambda t: t.exit is not None), "its last hidden states leave through no module of their own"),
     "grid": (_any(lambda t: t.grid is not None), "it has no grid of patches"),
+    "frames": (_any(lambda t: t.frames is not None), "it sees no clips, or nothing says where their frames are"),
     "hf-peft-forward": (lambda anatomy: False, "it is called without HF PEFT's own forward, where this type acts"),
     "same-width": (
         _all(lambda t: len({block.width for block in t.blocks}) == 1),

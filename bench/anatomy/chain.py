@@ -53,16 +53,18 @@ class Chain:
         self._link()
 
     def _link(self) -> None:
-        call: Callable[..., Any]
-        if self.innermost is not None:
-            call = partial(self.innermost, self.module)
-        elif self.previous is not None:
-            call = self.previous
-        else:
-            call = partial(type(self.module).forward, self.module)
+        call = self.bare()
         for op in self.ops:
             call = partial(op, call)
         self.call = call
+
+    def bare(self) -> Callable[..., Any]:
+        """What the ops are around."""
+        if self.innermost is not None:
+            return partial(self.innermost, self.module)
+        if self.previous is not None:
+            return self.previous
+        return partial(type(self.module).forward, self.module)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.call(*args, **kwargs)
@@ -115,6 +117,12 @@ def chain_of(module: nn.Module) -> Chain:
         chain = Chain(module)
         module.__dict__["forward"] = chain
     return chain
+
+
+def bare(module: nn.Module) -> Callable[..., Any]:
+    """The module's call without the ops around it; ops around the modules inside it act."""
+    chain = module.__dict__.get("forward")
+    return chain.bare() if isinstance(chain, Chain) else module
 
 
 def around(module: nn.Module, op: Op, inside: Callable[[Op], bool] | None = None) -> Handle:

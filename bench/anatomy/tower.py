@@ -16,6 +16,7 @@ from .calling import output_of
 from .chain import Handle, around, remove_all
 from .edits import Edits
 from .embedding import Embedding
+from .frames import FrameLayout
 from .ladder import ExitOp, Function, Ladder, RungOp
 from .linear import LinearPlace
 from .op_place import OpPlace
@@ -104,7 +105,8 @@ class Tower:
     embedding: Embedding | None = None
     patch_embedding: OpPlace | None = None
     other_ops: list[OpPlace] = field(default_factory=list)  # norms before the blocks
-    grid: tuple[int, int, int] | None = None  # frames, rows, columns of patches
+    grid: tuple[int, int, int] | None = None  # of the patches in one sequence: frames, rows, columns
+    frames: FrameLayout | None = None  # where the frames of clips are; None where it sees no clips
     special: int = 0  # tokens before the patches
     takes_prompt: bool = False
     is_causal: bool = False

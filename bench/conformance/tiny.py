@@ -21,7 +21,7 @@ TEXT = ("bert", "roberta", "llama", "gpt2", "t5", "clip-text", "bloom", "deberta
 NAMES = ("vit", "vit-layerscale", "clip-vision", *MODELS, *TEXT)
 FAMILIES = {
     "vision": ("vit", "vit-layerscale", "clip-vision", "hf-vit"),
-    "video": ("videomae", "timesformer"),
+    "video": ("videomae", "timesformer", "vit-frames"),
     "clip": ("open-clip",),
     "diffusion": ("unet",),
     "lm": ("llama", "gpt2", "bloom", "opt", "gemma2"),

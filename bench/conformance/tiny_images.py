@@ -44,6 +44,16 @@ def _timesformer() -> nn.Module:
     return hf.TimesformerModel(hf.TimesformerConfig(**SIZES, num_frames=3))
 
 
+def _vit_frames() -> nn.Module:
+    from timm.models.vision_transformer import VisionTransformer
+
+    from ..anatomy.frames import FrameAverage
+
+    return FrameAverage(
+        VisionTransformer(img_size=28, patch_size=14, embed_dim=WIDTH, depth=BLOCKS, num_heads=2, num_classes=0), 3
+    )
+
+
 def _open_clip() -> nn.Module:
     from open_clip.model import CLIP
 
@@ -88,6 +98,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[], dict[str, Any]]]] 
     "hf-vit": (_hf_vit, lambda: {"pixel_values": _images()}),
     "videomae": (_videomae, lambda: {"pixel_values": _images(4)}),
     "timesformer": (_timesformer, lambda: {"pixel_values": _images(3)}),
+    "vit-frames": (_vit_frames, lambda: {"clips": _images(3)}),
     "open-clip": (_open_clip, _image_and_text),
     "unet": (_unet, _noise_and_condition),
 }

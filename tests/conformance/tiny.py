@@ -22,6 +22,7 @@ __all__ = [
     "LENGTH",
     "NAMES",
     "PADDED",
+    "SEE_CLIPS",
     "VOCABULARY",
     "WIDTH",
     "Tiny",
@@ -44,6 +45,7 @@ LACKS = {  # places that an architecture does not have, as its own documentation
     "hf-vit": {"prompt", "embedding"},
     "videomae": {"prompt", "embedding"},
     "timesformer": {"prompt", "embedding", "tokens"},
+    "vit-frames": {"prompt", "embedding"},
     "open-clip": {"prompt"},
     "unet": {"prompt", "embedding", "grid", "ladder"},
     "clip-text": {"prompt", "grid"},
@@ -52,3 +54,6 @@ LACKS = {  # places that an architecture does not have, as its own documentation
     "opt": {"grid"},
     "gemma2": {"biases", "grid"},
 }
+SEE_CLIPS = ("videomae", "timesformer", "vit-frames")
+for _name in LACKS.keys() - set(SEE_CLIPS):
+    LACKS[_name].add("frames")

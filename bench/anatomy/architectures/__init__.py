@@ -43,6 +43,7 @@ ARCHITECTURES: dict[str, str] = {
     "ViTModel": "vit",
     "VideoMAEModel": "videomae",
     "TimesformerModel": "timesformer",
+    "FrameAverage": "frame_average",
     "open_clip.CLIP": "open_clip",
     "open_clip.VisionTransformer": "open_clip",
     "open_clip.TextTransformer": "open_clip",

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..attention import Attention, Context, Core, ForwardWithCore
 from ..builder import Builder
+from ..frames import FrameLayout
 from ..op_place import OpPlace
 from ..sublayer import first_of_tuple
 from ..tokens import Tokens, Widening, same_output
@@ -44,6 +45,7 @@ def tower(builder: Builder, stack: Any) -> Tower:
     config, modules, patches = stack.config, list(stack.encoder.layer), stack.embeddings.patch_embeddings
     width, (patch_rows, patch_columns) = config.hidden_size, patches.patch_size
     rows, columns = patches.image_size
+    grid = (config.num_frames, rows // patch_rows, columns // patch_columns)
     return Tower(
         edits=builder.edits,
         name="vision",
@@ -53,7 +55,8 @@ def tower(builder: Builder, stack: Any) -> Tower:
         tokens=Tokens(builder.edits, modules, width, 1, Widening(_widen, same_output), available=False),
         output=builder.op(stack.layernorm, width),
         patch_embedding=builder.op(patches, width, carrier=patches.projection),
-        grid=(config.num_frames, rows // patch_rows, columns // patch_columns),
+        grid=grid,
+        frames=FrameLayout(*grid, order="items" if config.attention_type == "space_only" else "patches-first"),
         special=1,
     )
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..attention import transformers_core
 from ..builder import Builder
+from ..frames import FrameLayout
 from ..tokens import Tokens, Widening, same_call, same_output
 from ..tower import Tower
 from .block import Parts, blocks
@@ -17,6 +18,7 @@ def tower(builder: Builder, stack: Any) -> Tower:
     config, modules, patches = stack.config, list(stack.encoder.layer), stack.embeddings.patch_embeddings
     width, (patch_rows, patch_columns) = config.hidden_size, patches.patch_size
     rows, columns = patches.image_size
+    grid = (config.num_frames // patches.tubelet_size, rows // patch_rows, columns // patch_columns)
     return Tower(
         edits=builder.edits,
         name="vision",
@@ -27,7 +29,8 @@ def tower(builder: Builder, stack: Any) -> Tower:
         output=None if stack.layernorm is None else builder.op(stack.layernorm, width),
         exit=stack.encoder if stack.layernorm is None else None,
         patch_embedding=builder.op(patches, width, carrier=patches.projection),
-        grid=(config.num_frames // patches.tubelet_size, rows // patch_rows, columns // patch_columns),
+        grid=grid,
+        frames=FrameLayout(*grid, order="frames-first"),
     )
 
 
