@@ -84,8 +84,8 @@ def linear_cka(one: Tensor, other: Tensor) -> float:
 
 @cache
 def probe_items(family: str) -> Split:
-    """The probe of a task family: photographs for vision, sentences otherwise."""
-    if family == "vision":
+    """The probe of a task family: photographs for those that see images, sentences otherwise."""
+    if family in ("vision", "clip"):
         images = np.stack([crop for name in PHOTOGRAPHS for crop in _crops(name)])
         return Split({"image": images}, None, tuple(f"photograph/{i}" for i in range(len(images))))
     text = Path(__file__).with_name("probe_sentences.txt").read_text(encoding="utf-8").splitlines()

@@ -22,8 +22,9 @@ INPUTS: dict[str, dict[str, Any]] = {
     "vision": {"image_size": 56, "normalisation": "imagenet"},
     "text": {"max_tokens": 64},
     "lm": {"max_tokens": 64},
+    "clip": {"image_size": 56, "normalisation": "imagenet", "max_tokens": 64},
 }
-TINY = ["tiny-vit", "tiny-bert", "tiny-llama"]
+TINY = ["tiny-vit", "tiny-bert", "tiny-llama", "tiny-clip", "tiny-open-clip"]
 REAL = [pytest.param(name, marks=pytest.mark.assets) for name in ("dinov2-small", "minilm-l6", "smollm2-135m")]
 RANDOM = ["dinov2-small-random", pytest.param("minilm-l6-random", marks=pytest.mark.assets), *TINY]
 ACCENTED = "Ünïcode 🎉 twice,  don't stop 1234.\n"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from .chain import Handle
 from .edits import Edits
 from .linear import LinearPlace
+from .pair import Pair
 from .tensors import TensorPlace
 from .tower import Block, Tower
 
@@ -43,6 +44,7 @@ class Anatomy:
 
     def __init__(self, model: nn.Module, towers: dict[str, Tower], edits: Edits) -> None:
         self.model, self.towers, self.edits = model, towers, edits
+        self.pair: Pair | None = None  # where images meet the names of classes; a backbone of two towers sets it
         head = {id(parameter) for parameter in self.head_parameters()}
         for parameter in model.parameters():
             if id(parameter) not in head:
@@ -185,6 +187,7 @@ PLACES: dict[str, tuple[Callable[[Anatomy], bool], str]] = {
     "biases": (lambda anatomy: bool(anatomy.biases()), "it has no biases"),
     "ladder": (_all(lambda t: t.exit is not None), "its last hidden states leave through no module of their own"),
     "grid": (_any(lambda t: t.grid is not None), "it has no grid of patches"),
+    "pair": (lambda anatomy: anatomy.pair is not None, "it does not bring images and texts together"),
     "frames": (_any(lambda t: t.frames is not None), "it sees no clips, or nothing says where their frames are"),
     "hf-peft-forward": (lambda anatomy: False, "it is called without HF PEFT's own forward, where this type acts"),
     "same-width": (

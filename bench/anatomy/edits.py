@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from .chain import Handle, remove_all
+from .chain import Chain, Handle, remove_all
 
 
 class Mergeable(Protocol):
@@ -25,7 +25,9 @@ class Unmergeable(RuntimeError):
 
 
 class Edits:
-    """Handles in the order they were made, and the backbone tensors that were declared trainable."""
+    """Handles in the order they were made, and the backbone tensors that were declared trainable. `changes` grows with
+    every edit and every undoing of all.
+    """
 
     def __init__(self) -> None:
         self.handles: list[Handle] = []
@@ -34,13 +36,22 @@ class Edits:
         self.keeps_originals = True  # a measured run turns this off: the copies are no part of a method's memory
         self.mergeable: list[Mergeable] = []
         self.unmergeable: list[tuple[Handle, str]] = []
+        self.changes = 0
 
     def add(self, handle: Handle, unmergeable: str = "") -> Handle:
         """Remember `handle`; `unmergeable` names the verb where its effect cannot become a weight."""
+        self.changes += 1
         self.handles.append(handle)
         if unmergeable:
             self.unmergeable.append((handle, unmergeable))
         return handle
+
+    def touches(self, module: nn.Module) -> bool:
+        """Whether what `module` computes may change from call to call: it holds an op, a core of ours, or a tensor that
+        trains."""
+        if any(parameter.requires_grad for parameter in module.parameters()):
+            return True
+        return any(map(_is_edited, module.modules()))
 
     def can_merge(self, site: Mergeable) -> None:
         """Remember a site whose edits `merge` folds."""
@@ -63,7 +74,13 @@ class Edits:
 
     def undo(self) -> None:
         """Remove every handle, newest first, and forget all."""
+        self.changes += 1
         remove_all(self.handles)
         self.handles.clear()
         self.mergeable.clear()
         self.unmergeable.clear()
+
+
+def _is_edited(module: nn.Module) -> bool:
+    own = module.__dict__
+    return isinstance(own.get("forward"), Chain) or any(name.startswith("_atlas") for name in own)

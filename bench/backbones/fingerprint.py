@@ -33,7 +33,7 @@ def weights_fingerprint(tensors: Mapping[str, Tensor]) -> str:
 def fixed_input(family: str, image_size: int) -> Split:
     """Two items that never change: images made by arithmetic, or two sentences."""
     items = ("fixed/0", "fixed/1")
-    if family == "vision":
+    if family in ("vision", "clip"):
         i, row, column, channel = np.indices((2, image_size, image_size, 3))
         images = ((row * row * (i + 1) // 3 + column * 7 + channel * 29) % 256).astype(np.uint8)
         return Split({"image": images}, None, items)
@@ -42,11 +42,18 @@ def fixed_input(family: str, image_size: int) -> Split:
 
 @torch.no_grad()
 def output_fingerprint(backbone: Backbone) -> dict[str, Any]:
-    """Mean, deviation and the first eight numbers of the features (or token scores) of the fixed input."""
+    """Mean, deviation and the first eight numbers of the features (or token scores) of the fixed input.
+
+    Those of a backbone with two towers are the features of both inputs, images first.
+    """
+    from .clip import ClipBackbone
+
     split = fixed_input(backbone.card.family, int(backbone.options.get("image_size", 0)))
     batch = backbone.batch(backbone.prepare(split), torch.arange(2))
-    output = backbone.logits(batch) if backbone.card.family == "lm" else backbone.encode(batch)
-    flat = output.detach().float().flatten()
+    outputs = [backbone.logits(batch) if backbone.card.family == "lm" else backbone.encode(batch)]
+    if isinstance(backbone, ClipBackbone):
+        outputs.append(backbone.text_features(backbone.tokens(SENTENCES)))
+    flat = torch.cat([output.detach().float().flatten() for output in outputs])
     first = [round(float(value), 6) for value in flat[:8]]
     return {"mean": round(float(flat.mean()), 6), "std": round(float(flat.std()), 6), "first": first}
 

@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 NORMALISATION = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "openai": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
 }
 DEFAULT_SIZE = 56
 
 
 class VisionBackbone(Backbone):
-    """A timm ViT. Inputs: `image_size` in pixels, `normalisation` (imagenet or half).
+    """A timm ViT. Inputs: `image_size` in pixels, `normalisation` (imagenet, half or openai).
 
     The card's options: `model` (timm's name) and `arguments` of `timm.create_model`, `image_size` where the inputs name
     none, and `random` with a seed where the weights are drawn and not read.
