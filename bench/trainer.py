@@ -185,7 +185,11 @@ class Fit:
 def outputs_of(task: Task, backbone: Backbone, head: nn.Module | None, batch: dict[str, Tensor], dtype: str) -> Tensor:
     """The task's outputs in float32, whatever the products of the pass are computed in."""
     with products(dtype, backbone.device):
-        outputs = task.forward(backbone, head, batch)
+        return _in_full(task.forward(backbone, head, batch))
+
+
+def _in_full(outputs: Tensor) -> Tensor:
+    """Outputs in float32 where they are in half precision."""
     return outputs.float() if outputs.dtype == torch.bfloat16 else outputs
 
 
@@ -209,7 +213,9 @@ def evaluate(
     order, done = backbone.order(prepared), 0
     for index in order.split(settings.eval_batch):
         batch = backbone.batch(prepared, index)
-        outputs = method.on_logits(outputs_of(task, backbone, head, batch, dtype), batch)
+        with products(dtype, backbone.device):
+            responses = _in_full(task.respond(backbone, head, batch))
+        outputs = method.on_logits(responses, batch)
         for name, column in task.predict(outputs, batch).items():
             columns.setdefault(name, []).append(column)
         done += len(index)

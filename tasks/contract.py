@@ -130,6 +130,10 @@ class Task(ABC):
     def forward(self, backbone: Backbone, head: nn.Module | None, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Outputs for a batch of prepared inputs (see `Backbone.prepare`)."""
 
+    def respond(self, backbone: Backbone, head: nn.Module | None, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """What evaluation asks of the model, which `predict` reads: the outputs, unless a task samples instead."""
+        return self.forward(backbone, head, batch)
+
     @abstractmethod
     def loss(self, outputs: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Scalar mean loss of a batch."""
