@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,17 +12,18 @@ from .calling import output_of
 from .chain import bare
 
 
-def added_by(attention: Attention, stream: Tensor) -> Tensor:
+def added_by(attention: Attention, stream: Tensor, before: Callable[[Tensor], Tensor] | None = None) -> Tensor:
     """What a self-attention would add to a residual stream (B, L, width), of any batch and length.
 
     Its norm and its matrices act with their edits, as does its core; what methods put around the sublayer takes no
-    part. There is no mask. Raises ValueError for an attention behind which its norm stands (BERT).
+    part. There is no mask. `before` changes what leaves the norm. Raises ValueError for an attention behind which its
+    norm stands (BERT).
     """
     sublayer = attention.sublayer
     if sublayer.stream_module is None or attention.is_causal or attention.is_cross:
         raise ValueError(f"{attention.name} cannot be used for another sequence")
     x = sublayer.stream_module(stream)
-    y = output_of(_call(sublayer.entry_module, x))
+    y = output_of(_call(sublayer.entry_module, x if before is None else before(x)))
     return y if sublayer.is_one_module else output_of(bare(sublayer.exit_module)(y))
 
 

@@ -49,9 +49,8 @@ def _vit_frames() -> nn.Module:
 
     from ..anatomy.frames import FrameAverage
 
-    return FrameAverage(
-        VisionTransformer(img_size=28, patch_size=14, embed_dim=WIDTH, depth=BLOCKS, num_heads=2, num_classes=0), 3
-    )
+    sizes: dict[str, Any] = {"img_size": 28, "patch_size": 14, "embed_dim": WIDTH, "depth": BLOCKS, "num_heads": 2}
+    return FrameAverage(VisionTransformer(**sizes, num_classes=0, global_pool="avg"), 3)
 
 
 def _open_clip() -> nn.Module:

@@ -55,6 +55,8 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "diff-pruning": [{"structured": False}],
     "spt": [{"density": 0.1, "threshold": 0.3}],
     "kadaptation": [{"rule_rank": 0, "bias": False, "rank": 2}],
+    "st-adapter": [{"before": "both", "kernel": "3x3x1"}],
+    "aim": [{"before_attention": True}],
 }
 # Each verb of the anatomy is used by one of these, which meet every architecture; the others meet one of each family.
 EVERYWHERE = {
@@ -63,8 +65,9 @@ EVERYWHERE = {
 }
 REPLACES = {"qlora"}  # quantised matrices stand in for the backbone's, whatever another method made of those
 # Blocks like those of models that are here: they meet every method in half precision, and all tests of the anatomy.
-ALIKE = ("hf-vit", "videomae")
+ALIKE = ("hf-vit", "videomae", "vit-frames")
 ONE_OF_EACH = ("vit-layerscale", "bert", "llama", "t5")
+CLIPS = ("vit-frames", "timesformer")  # what methods for video meet
 Case = tuple[str, dict[str, Any]]
 CASES: list[Case] = [(m, extra) for m in registry("methods").ids() for extra in ({}, *VARIANTS.get(m, []))]
 
@@ -103,6 +106,8 @@ def models(case: Case) -> list[str]:
     """Models that a method meets in the tests of training, merging and shipping."""
     everywhere = case[0] in EVERYWHERE and case[1] in ({}, *VARIANTS.get(case[0], [])[:1])
     chosen = [name for name in NAMES if name not in ALIKE] if everywhere else ONE_OF_EACH
+    if "frames" in places(case):
+        chosen = CLIPS
     return [name for name in chosen if fits(case, name)]
 
 
@@ -399,6 +404,19 @@ def kadaptation(config: Any, anatomy: Anatomy) -> int:
     return rules + config.rank * sum(p.d_in + p.d_out for _, p in chosen) + sum(size for _, size in biases)
 
 
+def st_adapter(config: Any, anatomy: Anatomy) -> int:
+    taps = {"3x1x1": 3, "3x3x1": 9}[config.kernel]
+    each = 2 * WIDTH * config.bottleneck + config.bottleneck * (taps + 2) + WIDTH
+    return len(anatomy.blocks) * each * (2 if config.before == "both" else 1)
+
+
+def aim(config: Any, anatomy: Anatomy) -> int:
+    adapters = len(anatomy.blocks) * (4 if config.before_attention else 3)
+    frames = anatomy.towers["vision"].frames
+    assert frames is not None
+    return adapters * bottleneck_size(config.bottleneck) + frames.frames * WIDTH
+
+
 def spt(config: Any, anatomy: Anatomy) -> int:
     modules = [block.module for block in anatomy.blocks]
     modules += [tower.output.module for tower in anatomy.towers.values() if tower.output is not None]
@@ -407,6 +425,8 @@ def spt(config: Any, anatomy: Anatomy) -> int:
 
 CLOSED_FORMS: dict[str, Callable[[Any, Anatomy], int]] = {
     "lst": lst,
+    "st-adapter": st_adapter,
+    "aim": aim,
     "said": lambda c, a: c.d + len(a.blocks) + 1,
     "kadaptation": kadaptation,
     "diff-pruning": share,
