@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from . import architectures
 from .errors import UnsupportedError, UsageError, did_you_mean
@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 
     from ..methods.contract import Method
     from .anatomy import Anatomy
+    from .anatomy.pair import TwoTowers
+
+
+@dataclass(frozen=True)
+class SharedSpace:
+    """What a count needs of two towers: the length of the features that they project to."""
+
+    width: int
 
 
 @dataclass(frozen=True)
@@ -154,8 +162,12 @@ def anatomy_on_meta(backbone: str) -> tuple[Anatomy, int]:
         loaded = registry("backbones").load(backbone)(registry("backbones").card(backbone), {}, meta=True)
         return loaded.anatomy, loaded.width
     from .anatomy import anatomy_of
+    from .anatomy.pair import Pair
 
-    anatomy = anatomy_of(architectures.build(architectures.read(backbone)))
+    architecture = architectures.read(backbone)
+    anatomy = anatomy_of(architectures.build(architecture))
+    if (width := architecture.shared_width) is not None:
+        anatomy.pair = Pair(anatomy.edits, cast("TwoTowers", SharedSpace(width)))
     tower = anatomy.towers.get("vision") or next(iter(anatomy.towers.values()))
     return anatomy, tower.width
 

@@ -42,6 +42,10 @@ class Embedding:
         """Replace the embeddings at the positions `slots` by f(embeddings), (B, L, width) -> (B or 1, n, width)."""
         return self._around(_Overwrite(slots, f), "overwritten embeddings")
 
+    def rewrite(self, f: Callable[[Tensor, Tensor], Tensor]) -> Handle:
+        """Replace the embeddings y (B, L, width) of ids (B, L) by f(ids, y)."""
+        return self._around(_Rewritten(f), "rewritten embeddings")
+
     def _around(self, op: Any, what: str) -> Handle:
         return self.edits.add(around(self.module, op), unmergeable=what)
 
@@ -65,6 +69,15 @@ class _EmbeddingDelta:
     def __call__(self, next: Callable[..., Tensor], ids: Tensor) -> Tensor:
         y = next(ids)
         return y + self.f(ids).to(y.dtype)
+
+
+class _Rewritten:
+    def __init__(self, f: Callable[[Tensor, Tensor], Tensor]) -> None:
+        self.f = f
+
+    def __call__(self, next: Callable[..., Tensor], ids: Tensor) -> Tensor:
+        y = next(ids)
+        return self.f(ids, y).to(y.dtype)
 
 
 class _Overwrite:

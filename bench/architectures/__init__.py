@@ -31,6 +31,13 @@ class Architecture:
     config: Mapping[str, Any]
     source: str
 
+    @property
+    def shared_width(self) -> int | None:
+        """Length of the features that two towers project to; None where there is one tower."""
+        if self.family != "clip":
+            return None
+        return int(self.config["projection_dim" if self.library == "transformers" else "embed_dim"])
+
 
 def names() -> list[str]:
     """Every architecture, sorted."""
