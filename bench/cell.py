@@ -49,6 +49,7 @@ def run_cell(attempt: Attempt) -> None:
         counted = sum(parameter.numel() for parameter in backbone.model.parameters())
         torch.manual_seed(cell.seed)
         head = task.make_head(backbone.width)
+        task.introduce(backbone)
         torch.manual_seed(cell.seed)  # the method's draws do not depend on the head's size
         method = method_of(cell.method)
         method.attach(backbone.anatomy)

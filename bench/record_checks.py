@@ -14,7 +14,7 @@ from .registry import registry
 
 MAX_PREDICTIONS = 2_000_000  # bytes of one file; 500 items of 20 classes take 40 thousand
 MAX_UNPACKED = 100_000_000  # bytes of its arrays
-SHARES = {"accuracy", "macro_f1", "ece"}  # metrics in 0..1
+SHARES = {"accuracy", "macro_f1", "ece", "h", "base", "new"}  # metrics in 0..1
 
 
 def checks(folder: Path, path: str, record: Record) -> Iterator[str]:

@@ -13,7 +13,7 @@ from .statistics import Estimate, Seeds, suite_estimate
 from .store import Store
 from .text_table import text_table
 
-PERCENT = {"accuracy", "macro_f1"}  # metrics in 0..1 that are read as percentages
+PERCENT = {"accuracy", "macro_f1", "h", "base", "new"}  # metrics in 0..1 that are read as percentages
 GAP = 2  # spaces between columns, as `text_table` sets them
 
 

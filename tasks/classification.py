@@ -24,7 +24,7 @@ class Classification(Task):
     The head is one linear layer, so that what a method adds to the backbone is not hidden behind a deep head.
     """
 
-    def make_head(self, width: int) -> nn.Module:
+    def make_head(self, width: int) -> nn.Module | None:
         """`nn.Linear(width, classes)`: bias 0, weights normal with deviation 0.01 from torch's generator.
 
         Features behind a layer norm have a length near sqrt(width), so the first logits spread by about

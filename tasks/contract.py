@@ -61,7 +61,7 @@ class Split:
     """Items of one split, before any backbone has touched them.
 
     `inputs` maps a column name to N values: "image" uint8 (N, H, W, 3) or "text" list of N strings.
-    A second text of each item is in the column "pair".
+    A second text of each item is in the column "pair"; the group of classes that compete for it, in "group" (int64).
     `labels` is int64 (N,), in regression float64 (N,), or None where the target is the input itself (language
     modelling).
     `items` names each item stably, so that predictions of different runs can be paired.
@@ -121,6 +121,9 @@ class Task(ABC):
     @abstractmethod
     def build(self, split: SplitName) -> Split:
         """Make a split, deterministically, from assets or from a fixed generator seed."""
+
+    def introduce(self, backbone: Backbone) -> None:  # noqa: B027 (most tasks have nothing to tell)
+        """Tell a backbone, before a method is attached to it, what it must know of the task (names of classes)."""
 
     @abstractmethod
     def make_head(self, width: int) -> nn.Module | None:

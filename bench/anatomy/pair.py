@@ -88,24 +88,27 @@ class Pair:
         self.edits, self.towers = edits, towers
         self.names: tuple[str, ...] = ()
         self.templates: tuple[str, ...] = ("{}",)
+        self.groups: tuple[int, ...] = ()
         self.images, self.classes, self.logits = ImagePlace(edits), ClassPlace(edits), LogitPlace(edits)
         self.rewritings: list[Callable[[str], str]] = []
+        self.ensembles: list[tuple[str, ...]] = []
         self.keeps = True
         self._tokens: dict[str, Batch] = {}  # by template, of the names at hand
         self._kept_images, self._kept_classes = Kept(edits), Kept(edits)
 
     # what methods and tasks read and say -----------------------------------------------------------------------
 
-    def show(self, names: Sequence[str], templates: Sequence[str]) -> None:
-        """Say what the classes are called. Raises ValueError for a name twice, and unless each template has one {}."""
+    def show(self, names: Sequence[str], templates: Sequence[str], groups: Sequence[int] = ()) -> None:
+        """Say what the classes are called, and of which group each is, where items compete within a group only.
+
+        Raises ValueError for a name twice, and unless each template has one {}.
+        """
         if twice := sorted({name for name in names if list(names).count(name) > 1}):
             raise ValueError(f"two classes are called {twice[0]!r}")
-        for template in templates:
-            if template.count("{}") != 1:
-                raise ValueError(f"a template has one {{}} for the class's name, not {template!r}")
+        _check(templates)
         if not names or not templates:
             raise ValueError("classes need names and at least one template")
-        self.names, self.templates = tuple(names), tuple(templates)
+        self.names, self.templates, self.groups = tuple(names), tuple(templates), tuple(groups)
         self._tokens.clear()
 
     @property
@@ -120,7 +123,8 @@ class Pair:
 
     def rewritten(self) -> tuple[str, ...]:
         """The templates that texts are made from, each once."""
-        return tuple(dict.fromkeys(map(self._rewritten, self.templates)))
+        templates = self.ensembles[-1] if self.ensembles else self.templates
+        return tuple(dict.fromkeys(map(self._rewritten, templates)))
 
     def class_tokens(self, template: str | None = None) -> Batch:
         """Tokens of the texts of all classes (see `ClipBackbone.tokens`), by default with the first template."""
@@ -141,11 +145,22 @@ class Pair:
             logits = change(logits, images, classes)
         return logits
 
+    def competing(self, batch: Batch) -> Tensor | None:
+        """(B, C), whether an item may be of a class: where the batch has the column "group", of its own group."""
+        if "group" not in batch or not self.groups:
+            return None
+        return batch["group"][:, None] == torch.tensor(self.groups, device=batch["group"].device)
+
     # verbs -----------------------------------------------------------------------------------------------------
 
     def rewrite(self, f: Callable[[str], str]) -> Handle:
         """Replace each template by f(template) before texts are tokenised."""
         return _added(self.edits, self.rewritings, f, "another template")
+
+    def ensemble(self, templates: Sequence[str]) -> Handle:
+        """Make texts from these templates instead of the task's; a class's feature is their mean."""
+        _check(templates)
+        return _added(self.edits, self.ensembles, tuple(templates), "an ensemble of templates")
 
     # how features come about -----------------------------------------------------------------------------------
 
@@ -184,6 +199,12 @@ class Pair:
     def _texts_at(self, template: str, positions: list[int]) -> Tensor:
         tokens = self.class_tokens(template)
         return self.towers.text_features({name: column[positions] for name, column in tokens.items()})
+
+
+def _check(templates: Sequence[str]) -> None:
+    for template in templates:
+        if template.count("{}") != 1:
+            raise ValueError(f"a template has one {{}} for the class's name, not {template!r}")
 
 
 def _added(edits: Edits, functions: list[Any], function: Any, what: str) -> Handle:

@@ -15,9 +15,11 @@ from ...bench.assets import cache_folder
 from ..classification import Classification
 from ..contract import Split, SplitName
 
+BESIDE = ("labels", "items")  # what a kept file holds besides the columns of inputs
+
 
 class BuiltOnce(Classification):
-    """Pictures in one column "image", made by `make` and kept in the cache folder under the card's fingerprint.
+    """Pictures in the column "image", made by `make` and kept in the cache folder under the card's fingerprint.
 
     A kept file counts only when its content has the fingerprint that the card states; so a card is never served
     anything but its own data, and a damaged file is made again.
@@ -45,7 +47,8 @@ class BuiltOnce(Classification):
 def _read(file: Path) -> Split | None:
     try:
         with np.load(file) as columns:
-            return Split({"image": columns["image"]}, columns["labels"], tuple(columns["items"].tolist()))
+            inputs = {name: columns[name] for name in columns.files if name not in BESIDE}
+            return Split(inputs, columns["labels"], tuple(columns["items"].tolist()))
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
         return None
 
@@ -56,7 +59,7 @@ def _write(file: Path, split: Split) -> None:
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.stem}-", suffix=".npz")
     try:
         with os.fdopen(handle, "wb") as stream:
-            np.savez(stream, image=split.inputs["image"], labels=np.asarray(split.labels), items=np.array(split.items))
+            np.savez(stream, **split.inputs, labels=np.asarray(split.labels), items=np.array(split.items))
         os.replace(name, file)
     finally:
         Path(name).unlink(missing_ok=True)
