@@ -1,7 +1,7 @@
 """Equal budgets: the size (rank, width, tokens) with which a method trains a given number of parameters.
 
 Whole sizes alone are too coarse: one rank more is several percent. So the size is solved first, and then how many of
-the method's places get one unit more (`more` of `methods/contract.py`).
+the method's places get the next size (`more` of `methods/contract.py`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 TOLERANCE = 0.02  # relative, between the budget and what trains
 MOST_PLACES = 4096  # more than any method has
-MOST = 2**20  # a size beyond which nothing grows any more
 
 
 def parse_budget(budget: Value, backbone_parameters: int) -> int:
@@ -44,21 +43,26 @@ def solve(method_id: str, values: Mapping[str, Any], backbone: str, budget: Valu
     kind: type[Method] = registry("methods").load(method_id)
     anatomy = _anatomy(backbone)
     target = parse_budget(budget, sum(parameter.numel() for parameter in anatomy.model.parameters()))
-    size = kind.Config.size
-    if size is None and kind.Config.share is None:
+    config = kind.Config(**values)
+    size = config.sized_by
+    if size is None and config.share is None:
         raise UnsupportedError(f"{method_id} has no size that a budget could set")
-    if (reason := anatomy.missing(places_of(kind, kind.Config(**values)))) is not None:
+    if (reason := anatomy.missing(places_of(kind, config))) is not None:
         raise UnsupportedError(f"{method_id} does not fit {backbone}: {reason}")
     if size is None:
         return _share_of_weights(kind, values, anatomy, target)
+    sizes = config.sizes(anatomy)
 
     def at(number: int, more: int = 0) -> dict[str, Any]:
-        return {**with_size(kind.Config, values, number), **({"more": more} if more else {})}
+        """The values with the size at place `number` (from 1) in the list of sizes."""
+        return {**with_size(config, values, sizes[number - 1]), **({"more": more} if more else {})}
 
     def count(number: int, more: int = 0) -> int | None:
+        if number > len(sizes):
+            return None
         return _trainable(kind, kind.Config(**{**values, **at(number, more)}), anatomy)
 
-    number = _largest(count, target, MOST)
+    number = _largest(count, target, len(sizes))
     more = 0 if number == 0 else _largest(lambda n: count(number, n), target, MOST_PLACES)
     choices = [(max(number, 1), 0), (number + 1, 0)] + ([(number, more), (number, more + 1)] if number else [])
     found = {choice: trained for choice in choices if (trained := count(*choice)) is not None}
@@ -66,7 +70,7 @@ def solve(method_id: str, values: Mapping[str, Any], backbone: str, budget: Valu
         raise UnsupportedError(f"{method_id} fits {backbone} with no {size}")
     best = min(found, key=lambda choice: (abs(found[choice] - target), choice))
     if abs(found[best] - target) > TOLERANCE * target:
-        near = ", ".join(f"{size}={n} trains {found[n, 0]:,}" for n in sorted({max(number, 1), number + 1})
+        near = ", ".join(f"{size}={sizes[n - 1]} trains {found[n, 0]:,}" for n in sorted({max(number, 1), number + 1})
                          if (n, 0) in found)  # fmt: skip
         raise UnsupportedError(f"{method_id} cannot train {target:,} parameters within {TOLERANCE:.0%}: {near}")
     return at(*best)
@@ -88,11 +92,12 @@ def _share_of_weights(kind: type[Method], values: Mapping[str, Any], anatomy: An
     return {share: value}
 
 
-def with_size(config: type[MethodConfig], values: Mapping[str, Any], size: int) -> dict[str, Any]:
+def with_size(config: MethodConfig, values: Mapping[str, Any], size: int) -> dict[str, Any]:
     """The size and the values in proportion to it, for a method that has one; `values` are those at its size now."""
-    assert config.size is not None
-    share = size / values[config.size]
-    return {config.size: size, **{name: _scaled(config, name, values[name] * share) for name in config.in_proportion}}
+    assert config.sized_by is not None
+    share = size / values[config.sized_by]
+    scaled = {name: _scaled(type(config), name, values[name] * share) for name in config.scaled_with_size}
+    return {config.sized_by: size, **scaled}
 
 
 def _scaled(config: type[MethodConfig], name: str, value: float) -> float:

@@ -7,7 +7,8 @@ change. The trainer calls the hooks below and knows no method by name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ..bench.trainer import Fit
 
 T = TypeVar("T")
+MOST = 2**20  # a size beyond which nothing grows any more
 
 
 class MethodConfig(BaseModel):
@@ -35,15 +37,36 @@ class MethodConfig(BaseModel):
     in_proportion: ClassVar[tuple[str, ...]] = ()
     share: ClassVar[str | None] = None
 
-    more: int = Field(
-        0, ge=0, description="how many places, first ones first, are one unit larger in `size`; a budget sets it"
-    )
+    more: int = Field(0, ge=0, description="how many places, first ones first, are one size larger; a budget sets it")
 
     @model_validator(mode="after")
     def _more_of_a_size(self) -> MethodConfig:
-        if self.more and self.size is None:
+        if self.more and self.sized_by is None:
             raise ValueError("more: this method has no size")
         return self
+
+    @property
+    def sized_by(self) -> str | None:
+        """The field that a budget sets: `size`, where a subclass does not go by its other values."""
+        return self.size
+
+    @property
+    def scaled_with_size(self) -> tuple[str, ...]:
+        """The fields that a budget sets in proportion: `in_proportion`, or as a subclass says."""
+        return self.in_proportion
+
+    def sizes(self, anatomy: Anatomy) -> Sequence[int]:
+        """The sizes that there are, in order; fewer than all whole numbers where a size has to divide a width."""
+        return range(1, MOST + 1)
+
+    def one_size_larger(self, anatomy: Anatomy) -> MethodConfig:
+        """The same values with the next size; a ValueError where there is none."""
+        assert self.sized_by is not None, "asked of a method that has a size"
+        sizes, now = self.sizes(anatomy), getattr(self, self.sized_by)
+        index = bisect_right(sizes, now)
+        if index == len(sizes):
+            raise ValueError(f"more={self.more}: no {self.sized_by} above {now} fits")
+        return self.model_copy(update={self.sized_by: sizes[index]})
 
     def identity(self) -> dict[str, Any]:
         """All values as JSON; `more` only where it says something, so that it is no news to older records."""
@@ -105,11 +128,12 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def sized(self, places: Iterable[T]) -> Iterator[T]:
-        """Go through places; while one of the first `more` is at hand, the size in `self.config` is larger by one."""
+        """Go through places; while one of the first `more` is at hand, `self.config` has the next size."""
+        assert self.anatomy is not None, "attach sets it first"
         config = self.config
+        larger = config.one_size_larger(self.anatomy) if config.more else config
         for number, place in enumerate(places):
-            if number < config.more and config.size is not None:
-                self.config = config.model_copy(update={config.size: getattr(config, config.size) + 1})
+            self.config = larger if number < config.more else config
             try:
                 yield place
             finally:

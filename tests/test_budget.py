@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from peft_atlas.bench.budget import TOLERANCE, parse_budget
 from peft_atlas.bench.cli import main
 from peft_atlas.bench.errors import UnsupportedError, UsageError
 from peft_atlas.bench.names import parse
 from peft_atlas.bench.params import count
-from peft_atlas.bench.recipes import with_budget
+from peft_atlas.bench.recipes import configure, resolve, with_budget
 from peft_atlas.bench.registry import registry
 
-CONFIGS = {name: registry("methods").load(name).Config for name in registry("methods").ids()}
-SIZED = [name for name, config in CONFIGS.items() if config.size is not None or config.share is not None]
+
+def config(method: str) -> Any:
+    """The config that the recipe gives on its first family."""
+    family = registry("methods").card(method).families[0]
+    return configure(method, resolve(method, {}, family, "", ""))
+
+
+CONFIGS = {method: config(method) for method in registry("methods").ids()}
+SIZED = [method for method, config in CONFIGS.items() if config.sized_by is not None or config.share is not None]
 # One place, so whole sizes only; and a factor that is full, and grows no more, long before such budgets.
-CANNOT = {"prompt-tuning", "vpt-shallow", "lokr"}
+CANNOT = {"prompt-tuning", "p-tuning-v2", "unipelt", "vpt-shallow", "lokr"}
 
 
 @pytest.mark.parametrize("method", SIZED)
@@ -35,6 +44,31 @@ def test_lora_keeps_the_share_of_alpha_and_mixes_two_ranks() -> None:
     ranks = {tensor.shape[0] for tensor in tensors if tensor.name.endswith(".a")}
     assert ranks == {5, 6}
     assert count("lora(r=6, more=0)", "dinov2-small").adapter > count("lora(budget=0.5%)", "dinov2-small").adapter
+
+
+@pytest.mark.parametrize("method", ["oft", "boft"])
+def test_blocks_are_two_neighbours_among_the_sizes_that_divide_the_width(method: str) -> None:
+    tensors = count(f"{method}(budget=0.5%)", "dinov2-small").tensors
+    blocks = {384 // tensor.shape[-2] for tensor in tensors if tensor.name.endswith(".entries")}
+    assert blocks == ({24, 32} if method == "oft" else {8, 12})
+    with pytest.raises(UsageError, match="no block above 384 fits" if method == "oft" else "no block above 192 fits"):
+        count(f"{method}(block={384 if method == 'oft' else 192}, more=1)", "dinov2-small")
+
+
+@pytest.mark.parametrize(
+    ("method", "size"),
+    [
+        ("prefix", "hidden"),
+        ("prefix(projection=false)", "tokens"),
+        ("llm-adapters", "bottleneck"),
+        ("llm-adapters(placement=lora)", "r"),
+    ],
+)
+def test_the_size_goes_by_the_other_values(method: str, size: str) -> None:
+    name = parse(method)[0]
+    budgeted = resolve(name.id, {**name.arguments, "budget": 300_000}, "text", "minilm-l6", "")
+    solved = {field for field, (layer, _) in budgeted.sources.items() if layer == "budget"} - {"more"}
+    assert solved == ({"r", "alpha"} if size == "r" else {size})
 
 
 def test_the_share_of_a_selective_method_is_bounded_by_its_weights() -> None:

@@ -12,7 +12,7 @@ from ..anatomy import anatomy_of
 from ..budget import with_size
 from ..errors import UsageError, did_you_mean
 from ..names import Name, parse_one
-from ..recipes import BUDGET, MethodCard, resolve
+from ..recipes import BUDGET, MethodCard, configure, resolve
 from ..registry import registry
 from ..support import places_of
 from . import learning, leaving
@@ -122,14 +122,14 @@ def _none_apply(model: str, reason: str) -> list[Finding]:
 
 def _lowered(name: Name, family: str) -> dict[str, Any]:
     """Sizes for tiny models, where the recipe's are larger and the name gives none."""
-    values = resolve(name.id, name.arguments, family, "tiny", "tiny").values
-    config = registry("methods").load(name.id).Config
+    resolved = resolve(name.id, name.arguments, family, "tiny", "tiny")
+    values, config = resolved.values, configure(name.id, resolved)
 
     def is_too_large(key: str, limit: int) -> bool:
         return key not in name.arguments and type(values.get(key)) is int and values[key] > limit
 
     lowered: dict[str, Any] = {key: limit for key, limit in SMALL.items() if is_too_large(key, limit)}
-    if config.size is not None and is_too_large(config.size, SMALL_SIZE):
+    if config.sized_by is not None and is_too_large(config.sized_by, SMALL_SIZE):
         lowered |= with_size(config, values, SMALL_SIZE)
     return {key: value for key, value in lowered.items() if key not in name.arguments}
 

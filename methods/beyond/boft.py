@@ -12,6 +12,10 @@ Trainable parameters: factors * d_in * (block - 1) / 2 for each matrix, and d_ou
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -27,9 +31,16 @@ from ..parts.targeted import TargetedMethod
 class BOFTConfig(TargetedConfig):
     """`factors` = 1 is OFT with the exact Cayley transform."""
 
+    size: ClassVar[str | None] = "block"
+
     block: int = Field(gt=1, multiple_of=2, description="size of the rotated blocks, even")
     factors: int = Field(gt=0, description="butterfly factors; block / 2 * 2^factors must divide d_in")
     rescale: bool = Field(True, description="also train a scale of each output row")
+
+    def sizes(self, anatomy: Anatomy) -> Sequence[int]:
+        """Blocks of which all factors fit every chosen matrix."""
+        common = math.gcd(*(place.d_in for place in anatomy.linears(self.targets).values()))
+        return [block for block in range(2, common + 1, 2) if common % (block // 2 * 2**self.factors) == 0]
 
 
 class Butterfly(nn.Module):

@@ -11,6 +11,10 @@ Trainable parameters: d_in * (block - 1) / 2 for each matrix.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -25,8 +29,15 @@ from ..parts.targeted import TargetedMethod
 class OFTConfig(TargetedConfig):
     """`terms` 0 is the exact Cayley transform."""
 
+    size: ClassVar[str | None] = "block"
+
     block: int = Field(gt=1, description="size of the blocks of R; a divisor of d_in")
     terms: int = Field(ge=0, description="terms of the Cayley-Neumann series, at least 3; 0: the exact transform")
+
+    def sizes(self, anatomy: Anatomy) -> Sequence[int]:
+        """Blocks that divide the inputs of all chosen matrices."""
+        common = math.gcd(*(place.d_in for place in anatomy.linears(self.targets).values()))
+        return [block for block in range(2, common + 1) if common % block == 0]
 
 
 class Rotation(nn.Module):

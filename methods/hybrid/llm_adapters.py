@@ -37,6 +37,14 @@ class LLMAdaptersConfig(GradientConfig):
     r: int = Field(gt=0, description="rank of the low-rank updates")
     alpha: float = Field(gt=0, description="their scale is alpha / r")
 
+    @property
+    def sized_by(self) -> str | None:
+        return "r" if self.placement == "lora" else "bottleneck"
+
+    @property
+    def scaled_with_size(self) -> tuple[str, ...]:
+        return ("alpha",) if self.placement == "lora" else ()
+
 
 class LLMAdapters(AdapterMethod):
     """One of the three placements in every block."""
@@ -52,10 +60,10 @@ class LLMAdapters(AdapterMethod):
         if self.config.placement != "lora":
             super().attach(anatomy)
             return
-        self.anatomy, config = anatomy, self.config
+        self.anatomy = anatomy
         self.adapters = nn.ModuleDict()
-        for name, place in anatomy.linears(LORA_TARGETS).items():
-            update = LowRank(place.weight(), config.r, config.alpha / config.r, 0.0, "kaiming")
+        for name, place in self.sized(anatomy.linears(LORA_TARGETS).items()):
+            update = LowRank(place.weight(), self.config.r, self.config.alpha / self.config.r, 0.0, "kaiming")
             self.adapters[parameter_name(name)] = update
             place.delta(update)
 

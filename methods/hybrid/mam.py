@@ -9,7 +9,7 @@ prefix's values in place of the network that makes them.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 from torch import nn
@@ -21,7 +21,9 @@ from ..parts.bottleneck import Activation, Bottleneck
 
 
 class MAMConfig(PrefixConfig):
-    """The prefix, and the bottlenecks beside the feed-forward."""
+    """The prefix, and the bottlenecks beside the feed-forward, which a budget scales alike."""
+
+    in_proportion: ClassVar[tuple[str, ...]] = ("bottleneck",)
 
     bottleneck: int = Field(gt=0, description="width between the two matrices")
     scale: float = Field(gt=0, description="factor of the bottleneck's output")

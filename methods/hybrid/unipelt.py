@@ -12,7 +12,7 @@ place of the network that makes them.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -27,7 +27,9 @@ from ..reparameterized.low_rank.lora import LowRank
 
 
 class UniPELTConfig(PrefixConfig):
-    """The prefix, the low-rank updates and the bottlenecks."""
+    """The prefix, the low-rank updates and the bottlenecks, which a budget scales alike."""
+
+    in_proportion: ClassVar[tuple[str, ...]] = ("bottleneck", "r", "alpha")
 
     bottleneck: int = Field(gt=0, description="width between the adapter's two matrices")
     activation: Activation = "relu"

@@ -12,7 +12,7 @@ Shipped: t*d.
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 
 class PTuningConfig(GradientConfig):
-    """Length of the prompt and the network that makes it."""
+    """Length of the prompt and the network that makes it; the network is nearly all that trains."""
+
+    size: ClassVar[str | None] = "hidden"
 
     tokens: int = Field(gt=0, description="virtual tokens")
     encoder: Literal["lstm", "mlp"]
@@ -34,18 +36,22 @@ class PTuningConfig(GradientConfig):
 
 
 class EncodedPrompt(nn.Module):
-    """A source of prompt tokens, (B, L, width) -> (tokens, width); the argument is not read."""
+    """A source of prompt tokens, (B, L, width) -> (tokens, width); the argument is not read.
 
-    def __init__(self, like: Tensor, width: int, config: PTuningConfig) -> None:
+    `hidden` are the widths of the two layers of the MLP, or of the LSTM's second network and of the LSTM.
+    """
+
+    def __init__(self, like: Tensor, width: int, config: PTuningConfig, hidden: tuple[int, int]) -> None:
         super().__init__()
-        device, hidden = like.device, config.hidden
+        device = like.device
         self.table = nn.Parameter(torch.empty(config.tokens, width, device=device))
         nn.init.normal_(self.table)
         self.lstm: nn.LSTM | None = None
-        sizes = [width, hidden, hidden, width]
+        sizes = [width, *hidden, width]
         if config.encoder == "lstm":
-            self.lstm = nn.LSTM(width, hidden, num_layers=2, bidirectional=True, batch_first=True, device=device)
-            sizes = [2 * hidden, 2 * hidden, width]
+            behind, recurrent = hidden
+            self.lstm = nn.LSTM(width, recurrent, num_layers=2, bidirectional=True, batch_first=True, device=device)
+            sizes = [2 * recurrent, 2 * behind, width]
         layers: list[nn.Module] = []
         for d_in, d_out in itertools.pairwise(sizes):
             layers += [nn.Linear(d_in, d_out, device=device), nn.ReLU()]
@@ -78,9 +84,12 @@ class PTuning(Method):
     def attach(self, anatomy: Anatomy) -> None:
         self.anatomy = anatomy
         self.prompts = nn.ModuleDict()
+        first, second = (self.config.hidden for _ in self.sized(range(2)))
         for tower in anatomy.towers.values():
             if tower.takes_prompt and tower.embedding is not None:
-                prompt = EncodedPrompt(tower.embedding.weight.value(), tower.embedding.width, self.config)
+                prompt = EncodedPrompt(
+                    tower.embedding.weight.value(), tower.embedding.width, self.config, (first, second)
+                )
                 self.prompts[tower.name] = prompt
                 tower.prompt(prompt, self.config.tokens)
 

@@ -33,6 +33,11 @@ class PrefixConfig(GradientConfig):
     init_std: float = Field(gt=0, description="deviation of the table's first values")
     shift_positions: bool = Field(False, description="number the text's positions from `tokens`, as HF PEFT does")
 
+    @property
+    def sized_by(self) -> str | None:
+        """Nearly all that trains is the network, where there is one."""
+        return "hidden" if self.projection else "tokens"
+
 
 class PrefixOp:
     """Puts this attention's part of the prefix before its keys and values."""

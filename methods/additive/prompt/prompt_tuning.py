@@ -22,6 +22,8 @@ from ...contract import GradientConfig, Method, MethodConfig
 class PromptTuningConfig(GradientConfig):
     """Length of the prompt, and where its first values come from."""
 
+    size: ClassVar[str | None] = "tokens"
+
     tokens: int = Field(gt=0, description="virtual tokens")
     init: Literal["vocabulary", "random"] = Field(
         "vocabulary", description="rows of the embedding drawn at random, or uniform in +-0.5 (paper, section 3.2)"
