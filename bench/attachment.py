@@ -144,6 +144,8 @@ def attach(model: nn.Module, method: str) -> Attachment:
     kind: type[Method] = registry("methods").load(name.id)
     anatomy = anatomy_of(model)
     family = "vision" if "vision" in anatomy.towers else "text"
+    if any(tower.frames is not None for tower in anatomy.towers.values()):
+        family = "video"
     resolved = resolve(name.id, name.arguments, family, type(model).__name__, "")
     config = configure(name.id, resolved)
     reason = anatomy.missing(tuple(place for place in kind.requires(config) if place != "head"))

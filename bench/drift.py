@@ -1,8 +1,8 @@
 """Forgetting: how far an adapted backbone has drifted from the pretrained one on inputs that no task contains.
 
-The probes are fixed: 64 crops of the two photographs that come with scikit-learn, or the 48 sentences of
-`probe_sentences.txt`, written for this suite. The adapted backbone is compared with itself before the method was
-attached, without any head.
+The probes are fixed: 64 crops of the two photographs that come with scikit-learn, 64 clips that pan over them, or the
+48 sentences of `probe_sentences.txt`, written for this suite. The adapted backbone is compared with itself before the
+method was attached, without any head.
 
 - Encoders: one minus the linear CKA of the two sets of features (Kornblith et al. 2019, arXiv:1905.00414, section 3).
   0: the same geometry up to rotation and a common scale; 1: nothing of it is left.
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 PHOTOGRAPHS = ("china.jpg", "flower.jpg")  # 427 x 640 pixels each
 ROWS, COLUMNS, CROP = 4, 8, 112  # crops of each photograph, and their side in pixels
+FRAMES, PAN = 8, 4  # of a clip, and pixels from frame to frame
 ENCODER_BATCH, DECODER_BATCH = 32, 8
 
 
@@ -84,12 +85,21 @@ def linear_cka(one: Tensor, other: Tensor) -> float:
 
 @cache
 def probe_items(family: str) -> Split:
-    """The probe of a task family: photographs for those that see images, sentences otherwise."""
+    """The probe of a task family: photographs for those that see images, clips for video, sentences otherwise."""
+    if family == "video":
+        return _pans(probe_items("vision"))
     if family in ("vision", "clip"):
         images = np.stack([crop for name in PHOTOGRAPHS for crop in _crops(name)])
         return Split({"image": images}, None, tuple(f"photograph/{i}" for i in range(len(images))))
     text = Path(__file__).with_name("probe_sentences.txt").read_text(encoding="utf-8").splitlines()
     return Split({"text": text}, None, tuple(f"sentence/{i}" for i in range(len(text))))
+
+
+def _pans(pictures: Split) -> Split:
+    """Clips that pan over pictures to the right."""
+    side = CROP - FRAMES * PAN
+    frames = [pictures.inputs["image"][:, :side, PAN * i : PAN * i + side] for i in range(FRAMES)]
+    return Split({"clip": np.stack(frames, axis=1)}, None, pictures.items)
 
 
 def _crops(name: str) -> list[np.ndarray]:

@@ -46,6 +46,7 @@ LATENCY = {1: (5, 5), 32: (3, 2)}  # batch: rounds over the conditions, and time
 LATENCY_WARM_UP = 1  # calls left out before those of a round
 ADAPTER_ROUNDS = 5
 IMAGE_SIDE = 64  # pixels; the backbone resizes
+FRAMES = 8  # of a clip; the backbone chooses
 SENTENCES = 12  # of a text, which makes it longer than any embedded input
 INFERENCE_BATCH = 32
 
@@ -408,6 +409,9 @@ def _items(subject: Subject, n: int) -> Split:
     if subject.family == "vision":
         images = np.random.default_rng(0).integers(0, 256, (n, IMAGE_SIDE, IMAGE_SIDE, 3), dtype=np.uint8)
         return Split({"image": images}, labels, names)
+    if subject.family == "video":
+        clips = np.random.default_rng(0).integers(0, 256, (n, FRAMES, IMAGE_SIDE, IMAGE_SIDE, 3), dtype=np.uint8)
+        return Split({"clip": clips}, labels, names)
     sentences = probe_items("text").inputs["text"]
     texts = [" ".join(sentences[(i + j) % len(sentences)] for j in range(SENTENCES)) for i in range(n)]
     return Split({"text": texts}, labels, names)

@@ -49,15 +49,23 @@ class VisionBackbone(Backbone):
         return timm.create_model(options["model"], **arguments)
 
     def skeleton(self) -> nn.Module:
+        return self.image_skeleton()
+
+    def load(self) -> nn.Module:
+        return self.image_model()
+
+    def image_skeleton(self) -> nn.Module:
+        """The image tower on the meta device."""
         with torch.device("meta"):
             return self._create()
 
-    def load(self) -> nn.Module:
+    def image_model(self) -> nn.Module:
+        """The image tower with its weights."""
         if "random" in self.card.options:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.card.options["random"])
                 return _drawn_alike(self._create())
-        model: Any = self.skeleton()
+        model: Any = self.image_skeleton()
         tensors = self.published()
         tensors["pos_embed"] = self._resampled(tensors["pos_embed"], model)
         model.load_state_dict(tensors, assign=True)
@@ -85,16 +93,17 @@ class VisionBackbone(Backbone):
         return int(self.model.embed_dim)  # type: ignore[arg-type]
 
     def prepare(self, split: Split) -> dict[str, Tensor]:
-        images = split.inputs["image"]
-        if images.shape[1:3] != (self.size, self.size):
-            images = _resized(images, self.size)
-        prepared = {
-            "pixels": torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).contiguous(),
-            "index": torch.arange(len(split)),
-        }
+        prepared = {"pixels": self.pixels(split), "index": torch.arange(len(split))}
         if split.labels is not None:
             prepared["labels"] = torch.from_numpy(split.labels)
         return prepared
+
+    def pixels(self, split: Split) -> Tensor:
+        """What the model sees of a split, uint8 (N, 3, size, size)."""
+        images = split.inputs["image"]
+        if images.shape[1:3] != (self.size, self.size):
+            images = resized(images, self.size)
+        return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).contiguous()
 
     def batch(self, prepared: dict[str, Tensor], index: Tensor) -> dict[str, Tensor]:
         chosen = {name: tensor[index].to(self.device) for name, tensor in prepared.items()}
@@ -119,7 +128,8 @@ def _drawn_alike(model: nn.Module) -> nn.Module:
     return model
 
 
-def _resized(images: np.ndarray, size: int) -> np.ndarray:
+def resized(images: np.ndarray, size: int) -> np.ndarray:
+    """uint8 images (N, H, W, 3) as (N, size, size, 3), by bicubic interpolation."""
     from PIL import Image
 
     return np.stack(
