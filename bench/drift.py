@@ -5,7 +5,8 @@ The probes are fixed: 64 crops of the two photographs that come with scikit-lear
 method was attached, without any head.
 
 - Encoders: one minus the linear CKA of the two sets of features (Kornblith et al. 2019, arXiv:1905.00414, section 3).
-  0: the same geometry up to rotation and a common scale; 1: nothing of it is left.
+  0: the same geometry up to rotation and a common scale; 1: nothing of it is left. A generator's features are what it
+  predicts for half noised photographs under a sentence each.
 - Language models: rise of the bits per byte of the probe's text, the loss on a domain that was not trained, as in
   Biderman et al. 2024 (arXiv:2405.09673, section 3). Negative: the text has become more likely.
 """
@@ -16,7 +17,7 @@ import math
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -85,14 +86,17 @@ def linear_cka(one: Tensor, other: Tensor) -> float:
 
 @cache
 def probe_items(family: str) -> Split:
-    """The probe of a task family: photographs for those that see images, clips for video, sentences otherwise."""
+    """The probe of a task family: photographs, clips, sentences, or for generators photographs with sentences."""
     if family == "video":
         return _pans(probe_items("vision"))
-    if family in ("vision", "clip"):
-        images = np.stack([crop for name in PHOTOGRAPHS for crop in _crops(name)])
-        return Split({"image": images}, None, tuple(f"photograph/{i}" for i in range(len(images))))
     text = Path(__file__).with_name("probe_sentences.txt").read_text(encoding="utf-8").splitlines()
-    return Split({"text": text}, None, tuple(f"sentence/{i}" for i in range(len(text))))
+    if family not in ("vision", "clip", "diffusion"):
+        return Split({"text": text}, None, tuple(f"sentence/{i}" for i in range(len(text))))
+    inputs: dict[str, Any] = {"image": np.stack([crop for name in PHOTOGRAPHS for crop in _crops(name)])}
+    count = len(inputs["image"])
+    if family == "diffusion":
+        inputs["text"] = [text[i % len(text)] for i in range(count)]
+    return Split(inputs, None, tuple(f"photograph/{i}" for i in range(count)))
 
 
 def _pans(pictures: Split) -> Split:

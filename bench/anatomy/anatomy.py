@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from .chain import Handle
 from .edits import Edits
+from .embedding import Embedding
 from .linear import LinearPlace
 from .pair import Pair
 from .tensors import TensorPlace
@@ -45,6 +46,8 @@ class Anatomy:
     def __init__(self, model: nn.Module, towers: dict[str, Tower], edits: Edits) -> None:
         self.model, self.towers, self.edits = model, towers, edits
         self.pair: Pair | None = None  # where images meet the names of classes; a backbone of two towers sets it
+        self.aside: dict[str, Tower] = {}  # see `set_aside`
+        self.concepts: tuple[Sequence[int], ...] = ()  # ids of words that describe each new word; a task sets them
         head = {id(parameter) for parameter in self.head_parameters()}
         for parameter in model.parameters():
             if id(parameter) not in head:
@@ -56,6 +59,12 @@ class Anatomy:
     def blocks(self) -> list[Block]:
         """The blocks of all towers."""
         return [block for tower in self.towers.values() for block in tower.blocks]
+
+    @property
+    def vocabularies(self) -> list[Embedding]:
+        """The token embeddings, also those of towers that were set aside."""
+        towers = (*self.towers.values(), *self.aside.values())
+        return [tower.embedding for tower in towers if tower.embedding is not None]
 
     def linears(self, query: str) -> dict[str, LinearPlace]:
         """The matrices that a query such as ``q+v`` names, in all blocks, by their names in the anatomy.
@@ -112,15 +121,22 @@ class Anatomy:
     def head_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters of a classifier on top, which stay as the user left them.
 
-        In a model of a library these are the modules that carry a head's usual name; in a class of the user's own,
-        everything outside the towers. Projections and output embeddings of a library's model belong to the backbone.
+        In a model of a library these are the modules that carry a head's usual name; in a class of the user's own, also
+        everything outside the towers and the libraries' models that hold them. Projections and output embeddings of a
+        library's model belong to the backbone, and so do the convolutions of a UNet around its towers.
         """
-        inside = {id(p) for tower in self.towers.values() for p in tower.module.parameters()}
-        library = type(self.model).__module__.partition(".")[0]
+        inside = {id(p) for module in self._models() for p in module.parameters()}
+        library = _library(self.model)
         for name, parameter in self.model.named_parameters():
             named = library not in HEADLESS and not HEADS.isdisjoint(name.split("."))
-            if named or (library not in LIBRARIES and id(parameter) not in inside):
+            if named or id(parameter) not in inside:
                 yield parameter
+
+    def _models(self) -> set[nn.Module]:
+        """The towers' modules, and every library's model that holds one of them."""
+        stacks = {tower.module for tower in self.towers.values()}
+        holders = (module for module in self.model.modules() if _library(module) in LIBRARIES)
+        return stacks | {module for module in holders if not stacks.isdisjoint(module.modules())}
 
     def missing(self, requires: tuple[str, ...]) -> str | None:
         """Why a method that needs these places cannot be attached, or None when all are there."""
@@ -133,6 +149,11 @@ class Anatomy:
         return None
 
     # changing --------------------------------------------------------------------------------------------------
+
+    def set_aside(self, name: str) -> None:
+        """Take a tower out of what methods find: it stays frozen, and only its vocabulary can get new words. So is the
+        text encoder of a generator of which the rest is adapted."""
+        self.aside[name] = self.towers.pop(name)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Backbone tensors that a method declared trainable."""
@@ -157,6 +178,11 @@ class Anatomy:
                 place.parameter.copy_(snapshot[place.name])
 
 
+def _library(module: nn.Module) -> str:
+    """The package that a module's class comes from."""
+    return type(module).__module__.partition(".")[0]
+
+
 def _chosen(prefix: str, linears: dict[str, LinearPlace], names: tuple[str, ...]) -> dict[str, LinearPlace]:
     return {f"{prefix}.{name}": place for name, place in linears.items() if name in names}
 
@@ -167,6 +193,10 @@ def _all(check: Callable[[Tower], bool]) -> Callable[[Anatomy], bool]:
 
 def _any(check: Callable[[Tower], bool]) -> Callable[[Anatomy], bool]:
     return lambda anatomy: any(check(tower) for tower in anatomy.towers.values())
+
+
+def _attends_elsewhere(tower: Tower) -> bool:
+    return any(attention.is_cross for block in tower.blocks for attention in block.attentions)
 
 
 PLACES: dict[str, tuple[Callable[[Anatomy], bool], str]] = {
@@ -183,6 +213,13 @@ PLACES: dict[str, tuple[Callable[[Anatomy], bool], str]] = {
     "tokens": (_all(lambda t: t.tokens.available), "its blocks take no extra tokens"),
     "prompt": (_any(lambda t: t.takes_prompt), "it has no input embeddings to put a prompt before"),
     "embedding": (_any(lambda t: t.embedding is not None), "it has no token embedding"),
+    "cross-attention": (_any(_attends_elsewhere), "it attends to no other sequence than its own"),
+    "condition": (
+        lambda anatomy: (
+            bool(anatomy.vocabularies) and _any(lambda t: _attends_elsewhere(t) and t.embedding is None)(anatomy)
+        ),
+        "it draws nothing that texts ask for",
+    ),
     "norms": (_all(lambda t: bool(t.norms)), "it has no norms"),
     "biases": (lambda anatomy: bool(anatomy.biases()), "it has no biases"),
     "ladder": (_all(lambda t: t.exit is not None), "its last hidden states leave through no module of their own"),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SENTENCES = ("The quick brown fox jumps over the lazy dog.", "A film that is, by turns, funny and sad; see it twice.")
 FRAMES = 8  # of a fixed clip
+DEFAULT_SIZE = 32  # pixels of the fixed images, where the inputs name none
 TOLERANCE = 1e-3  # relative: kernels of other machines round differently, other weights are far off
 
 
@@ -32,17 +33,18 @@ def weights_fingerprint(tensors: Mapping[str, Tensor]) -> str:
 
 
 def fixed_input(family: str, image_size: int) -> Split:
-    """Two items that never change: images made by arithmetic, or two sentences."""
-    items = ("fixed/0", "fixed/1")
+    """Two items that never change: images made by arithmetic, sentences, or both for generators of images."""
     if family == "video":
         images = fixed_input("vision", image_size).inputs["image"]
         lighter = 31 * np.arange(FRAMES).reshape(1, -1, 1, 1, 1)
-        return Split({"clip": ((images[:, None] + lighter) % 256).astype(np.uint8)}, None, items)
-    if family in ("vision", "clip"):
+        return Split({"clip": ((images[:, None] + lighter) % 256).astype(np.uint8)}, None, ("fixed/0", "fixed/1"))
+    inputs: dict[str, Any] = {}
+    if family in ("vision", "clip", "diffusion"):
         i, row, column, channel = np.indices((2, image_size, image_size, 3))
-        images = ((row * row * (i + 1) // 3 + column * 7 + channel * 29) % 256).astype(np.uint8)
-        return Split({"image": images}, None, items)
-    return Split({"text": list(SENTENCES)}, None, items)
+        inputs["image"] = ((row * row * (i + 1) // 3 + column * 7 + channel * 29) % 256).astype(np.uint8)
+    if family not in ("vision", "clip"):
+        inputs["text"] = list(SENTENCES)
+    return Split(inputs, None, ("fixed/0", "fixed/1"))
 
 
 @torch.no_grad()
@@ -53,7 +55,7 @@ def output_fingerprint(backbone: Backbone) -> dict[str, Any]:
     """
     from .clip import ClipBackbone
 
-    split = fixed_input(backbone.card.family, int(backbone.options.get("image_size", 0)))
+    split = fixed_input(backbone.card.family, int(backbone.options.get("image_size", DEFAULT_SIZE)))
     batch = backbone.batch(backbone.prepare(split), torch.arange(2))
     outputs = [backbone.logits(batch) if backbone.card.family == "lm" else backbone.encode(batch)]
     if isinstance(backbone, ClipBackbone):

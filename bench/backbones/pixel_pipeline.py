@@ -1,0 +1,64 @@
+"""A diffusers pipeline without autoencoder: prompts go through a BERT, a UNet denoises pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline, ImagePipelineOutput
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.loaders import StableDiffusionLoraLoaderMixin, TextualInversionLoaderMixin
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+
+class PixelDiffusionPipeline(DiffusionPipeline, TextualInversionLoaderMixin, StableDiffusionLoraLoaderMixin):  # type: ignore[misc]
+    """Text to image with a `UNet2DConditionModel` over RGB in -1..1, as Stable Diffusion's pipeline is over latents.
+
+    LoRA weights and textual inversions load as they do there.
+    """
+
+    model_cpu_offload_seq = "text_encoder->unet"
+
+    def __init__(self, unet: Any, text_encoder: Any, tokenizer: Any, scheduler: Any) -> None:
+        super().__init__()
+        self.register_modules(unet=unet, text_encoder=text_encoder, tokenizer=tokenizer, scheduler=scheduler)
+        self.image_processor = VaeImageProcessor(vae_scale_factor=1)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | Sequence[str],
+        num_inference_steps: int = 25,
+        guidance_scale: float = 3.0,
+        negative_prompt: str = "",
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        output_type: str = "pil",
+    ) -> ImagePipelineOutput:
+        """Images for prompts; `generator` as diffusers takes it: one, or a list of one for each image."""
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        guided = guidance_scale > 1
+        hidden, mask = self.encode_prompts([negative_prompt] * len(prompts) + prompts if guided else prompts)
+        config = self.unet.config
+        shape = (len(prompts), config.in_channels, config.sample_size, config.sample_size)
+        device = self._execution_device
+        self.scheduler.set_timesteps(num_inference_steps, device=device)
+        image = randn_tensor(shape, generator, device, self.unet.dtype) * self.scheduler.init_noise_sigma
+        for t in self.progress_bar(self.scheduler.timesteps):
+            entered = self.scheduler.scale_model_input(torch.cat([image, image]) if guided else image, t)
+            predicted = self.unet(entered, t, hidden, encoder_attention_mask=mask).sample
+            if guided:
+                without, with_prompt = predicted.chunk(2)
+                predicted = without + guidance_scale * (with_prompt - without)
+            image = self.scheduler.step(predicted, t, image).prev_sample
+        self.maybe_free_model_hooks()
+        return ImagePipelineOutput(images=self.image_processor.postprocess(image, output_type=output_type))
+
+    def encode_prompts(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
+        """Hidden states (N, L, width) and mask (N, L) of prompts, padded to the longest."""
+        converted: Any = self.maybe_convert_prompt(prompts, self.tokenizer)
+        limit = self.tokenizer.model_max_length
+        found = self.tokenizer(converted, padding=True, truncation=True, max_length=limit, return_tensors="pt")
+        ids, mask = (found[name].to(self._execution_device) for name in ("input_ids", "attention_mask"))
+        return self.text_encoder(ids, attention_mask=mask).last_hidden_state, mask
