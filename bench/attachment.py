@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .anatomy import Handle, anatomy_of
 from .errors import UnsupportedError, UsageError
+from .identity import BackboneIdentity, identity_of
 from .names import parse
 from .recipes import configure, resolve
 from .registry import registry
@@ -50,8 +51,8 @@ class GivenData:
 class Attachment:
     """A method on a model. The model trains as usual: optimise `parameters()`, call the model as before."""
 
-    def __init__(self, model: nn.Module, method: Method, name: str) -> None:
-        self.model, self.method, self.name = model, method, name
+    def __init__(self, model: nn.Module, method: Method, name: str, backbone: BackboneIdentity | None) -> None:
+        self.model, self.method, self.name, self.backbone = model, method, name, backbone
         self.is_prepared = False
 
     @property
@@ -99,8 +100,8 @@ class Attachment:
         return self.method.merge()
 
     def save(self, path: str | Path, format: Literal["atlas", "peft"] = "atlas") -> None:
-        """Write what a user would publish: one safetensors file with the method's name in its metadata, or a folder
-        that HF PEFT loads (with the head; a `UsageError` where HF PEFT lacks the method)."""
+        """Write what a user would publish: one safetensors file, or a folder that HF PEFT loads (with the head; a
+        `UsageError` where HF PEFT lacks the method). The file's metadata name the method and identify the backbone."""
         from safetensors.torch import save_file
 
         if format == "peft":
@@ -109,21 +110,44 @@ class Attachment:
             write(self, path)
             return
         tensors = {name: tensor.detach().contiguous() for name, tensor in self.method.shipped().items()}
-        save_file(tensors, str(path), metadata={"method": self.name, "format": "peft-atlas"})
+        metadata = {"method": self.name, "format": "peft-atlas"}
+        if self.backbone is not None:
+            metadata["backbone"] = self.backbone.to_json()
+        save_file(tensors, str(path), metadata=metadata)
 
-    def load(self, path: str | Path) -> None:
-        """Read a file that `save` wrote for the same method and architecture; anything else is a `UsageError`."""
+    def load(self, path: str | Path, *, any_backbone: bool = False) -> None:
+        """Read a file that `save` wrote for the same method and backbone; anything else is a `UsageError`.
+
+        With `any_backbone`, whose tensors fit is loaded, whatever weights it was trained beside. Warns of a file that
+        does not say which backbone is its own.
+        """
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         try:
-            self.method.load_shipped(load_file(str(path)))
+            tensors = load_file(str(path))
+            if not any_backbone:
+                self._check_backbone(path)
+            self.method.load_shipped(tensors)
         except SafetensorError as error:
             raise UsageError(f"{path} is no file of tensors: {error}") from None
         except OSError as error:
             raise UsageError(f"{path} cannot be read: {error}") from None
         except ValueError as error:
             raise UsageError(f"{path}: {error}") from None
+
+    def _check_backbone(self, path: str | Path) -> None:
+        """A ValueError where the file was saved on another backbone."""
+        from safetensors import safe_open
+
+        with safe_open(str(path), framework="pt") as file:
+            stated = (file.metadata() or {}).get("backbone")
+        if stated is None or self.backbone is None:
+            warnings.warn(f"{path}: nothing tells whether it belongs to this backbone", stacklevel=3)
+            return
+        difference = self.backbone.difference(BackboneIdentity.from_json(stated))
+        if difference is not None:
+            raise ValueError(f"saved on another backbone ({difference}); any_backbone=True loads it nevertheless")
 
     def detach(self) -> None:
         """Take the method off; the model computes what it did before, bit for bit."""
@@ -151,13 +175,14 @@ def attach(model: nn.Module, method: str) -> Attachment:
     reason = anatomy.missing(tuple(place for place in kind.requires(config) if place != "head"))
     if reason is not None:
         raise UnsupportedError(f"{name} does not fit {type(model).__name__}: {reason}")
+    backbone = identity_of(anatomy)
     built = kind(config)
     try:
         built.attach(anatomy)
     except ValueError as error:
         anatomy.detach()
         raise UsageError(f"{name}: {error}") from None
-    return Attachment(model, built, str(name))
+    return Attachment(model, built, str(name), backbone)
 
 
 def load(model: nn.Module, folder: str | Path) -> Attachment:

@@ -15,6 +15,7 @@ from peft_atlas.bench.errors import UsageError
 from peft_atlas.bench.params import count
 from peft_atlas.bench.recipes import Resolved, configure, resolve
 from peft_atlas.bench.registry import registry
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 ANY_NUMBER = {  # fields that may be as negative as one likes
@@ -110,7 +111,9 @@ def file(tmp_path: Path) -> Path:
     ],
 )
 def test_a_file_with_other_tensors_changes_nothing(file: Path, change: Change, message: str) -> None:
-    save_file(change(load_file(file)), file)
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata()
+    save_file(change(load_file(file)), file, metadata)
     refused(file, "bert", "lora(r=2, targets=q+v)", message)
 
 
@@ -120,7 +123,7 @@ def test_a_file_with_other_tensors_changes_nothing(file: Path, change: Change, m
         (
             "vit",
             "lora(r=2, targets=q+v)",
-            "lacks adapter.factors.vision_blocks_0_attention_q.a (and 7 more)",
+            "saved on another backbone (a BertModel with other matrices than this VisionTransformer)",
         ),
         ("bert", "lora(r=4, targets=q+v)", f"{FIRST} has shape (2, 32) in the file, (4, 32) here"),
         ("bert", "lora(r=2, targets=q+k+v)", "adapter file lacks adapter.factors.text_blocks_0_attention_k.a"),
@@ -129,6 +132,49 @@ def test_a_file_with_other_tensors_changes_nothing(file: Path, change: Change, m
 )
 def test_the_file_of_another_backbone_or_method(file: Path, name: str, method: str, message: str) -> None:
     refused(file, name, method, message)
+
+
+@pytest.mark.parametrize("method", ["lora(r=2)", "bitfit", "full", "prompt-tuning(tokens=3)", "qlora(r=2)"])
+def test_the_file_of_other_weights_is_refused_unless_it_is_wanted(method: str, tmp_path: Path) -> None:
+    trained, path = pa.attach(tiny("bert").model, method), tmp_path / "adapter.safetensors"
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            parameter.add_(0.1)
+    trained.save(path)
+    other = pa.attach(tiny("bert", seed=1).model, method)
+    before = [parameter.clone() for parameter in other.parameters()]
+    with pytest.raises(UsageError, match=r"another backbone .*sampled weights differ.*any_backbone=True"):
+        other.load(path)
+    assert all(map(torch.equal, before, other.parameters()))
+    other.load(path, any_backbone=True)
+    assert all(map(torch.equal, other.parameters(), trained.parameters()))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("name", ["bert", "gpt2", "t5", "vit"])
+def test_the_same_weights_in_another_precision_are_the_same_backbone(
+    name: str, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    path = tmp_path / "adapter.safetensors"
+    pa.attach(tiny(name).model, "lora(r=2)").save(path)
+    pa.attach(tiny(name, dtype=dtype).model, "lora(r=2)").load(path)
+
+
+def test_a_fine_tuned_backbone_is_another(file: Path) -> None:
+    t = tiny("bert")
+    with torch.no_grad():
+        for parameter in t.model.parameters():
+            parameter.add_(0.01 * parameter.std() * torch.randn_like(parameter))
+    with pytest.raises(UsageError, match="another backbone"):
+        pa.attach(t.model, "lora(r=2, targets=q+v)").load(file)
+
+
+def test_a_file_that_does_not_name_its_backbone_is_loaded_with_a_warning(file: Path) -> None:
+    save_file(load_file(file), file)
+    with pytest.warns(UserWarning, match="nothing tells whether it belongs to this backbone"):
+        pa.attach(tiny("bert", seed=1).model, "lora(r=2, targets=q+v)").load(file)
+    save_file(load_file(file), file, metadata={"backbone": "{}"})
+    refused(file, "bert", "lora(r=2, targets=q+v)", "no identity of a backbone")
 
 
 def test_what_is_no_adapter_file(file: Path, tmp_path: Path) -> None:
