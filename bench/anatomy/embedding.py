@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .chain import Handle, around
+from .chain import Chain, Handle, around
 from .edits import Edits
 from .tensors import TensorPlace
 
@@ -26,6 +26,11 @@ class Embedding:
     def weight(self) -> TensorPlace:
         """The table (V, width)."""
         return TensorPlace(self.edits, self.module, "weight", f"{self.name}.weight")
+
+    @property
+    def added(self) -> int:
+        """How many ids behind the vocabulary have rows."""
+        return added_rows(self.module)
 
     def rows(self, n: int) -> nn.Parameter:
         """`n` new rows, for the ids V .. V + n - 1, as a parameter (n, width) that the method must own."""
@@ -48,6 +53,13 @@ class Embedding:
 
     def _around(self, op: Any, what: str) -> Handle:
         return self.edits.add(around(self.module, op), unmergeable=what)
+
+
+def added_rows(module: nn.Module) -> int:
+    """Rows that a token embedding has for ids behind its vocabulary."""
+    chain = module.__dict__.get("forward")
+    ops = chain.ops if isinstance(chain, Chain) else []
+    return sum(len(op.new) for op in ops if isinstance(op, _NewRows))
 
 
 class _NewRows:

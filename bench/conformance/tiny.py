@@ -23,7 +23,7 @@ FAMILIES = {
     "vision": ("vit", "vit-layerscale", "clip-vision", "hf-vit"),
     "video": ("videomae", "timesformer", "vit-frames"),
     "clip": ("open-clip",),
-    "diffusion": ("unet",),
+    "diffusion": ("unet", "text-to-image"),
     "lm": ("llama", "gpt2", "bloom", "opt", "gemma2"),
 }  # the others are of the family text
 

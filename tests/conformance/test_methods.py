@@ -65,7 +65,7 @@ EVERYWHERE = {
 }
 REPLACES = {"qlora"}  # quantised matrices stand in for the backbone's, whatever another method made of those
 # Blocks like those of models that are here: they meet every method in half precision, and all tests of the anatomy.
-ALIKE = ("hf-vit", "videomae", "vit-frames")
+ALIKE = ("hf-vit", "videomae", "vit-frames", "text-to-image")
 ONE_OF_EACH = ("vit-layerscale", "bert", "llama", "t5")
 CLIPS = ("vit-frames", "timesformer")  # what methods for video meet
 Case = tuple[str, dict[str, Any]]
@@ -108,6 +108,8 @@ def models(case: Case) -> list[str]:
     chosen = [name for name in NAMES if name not in ALIKE] if everywhere else ONE_OF_EACH
     if "frames" in places(case):
         chosen = CLIPS
+    if "condition" in places(case):
+        chosen = ("text-to-image",)
     return [name for name in chosen if fits(case, name)]
 
 

@@ -48,12 +48,17 @@ LACKS = {  # places that an architecture does not have, as its own documentation
     "vit-frames": {"prompt", "embedding"},
     "open-clip": {"prompt"},
     "unet": {"prompt", "embedding", "grid", "ladder"},
+    "text-to-image": {"prompt", "grid", "ladder"},
     "clip-text": {"prompt", "grid"},
     "bloom": {"core", "tokens", "grid"},
     "deberta": {"core", "tokens", "ladder", "grid"},
     "opt": {"grid"},
     "gemma2": {"biases", "grid"},
 }
+for _name in LACKS.keys() - {"t5", "unet", "text-to-image"}:
+    LACKS[_name].add("cross-attention")
+for _name in LACKS.keys() - {"text-to-image"}:
+    LACKS[_name].add("condition")
 SEE_CLIPS = ("videomae", "timesformer", "vit-frames")
 for _name in LACKS.keys() - set(SEE_CLIPS):
     LACKS[_name].add("frames")
