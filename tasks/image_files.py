@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..bench.errors import AssetError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 def read_images(files: Sequence[Path], size: int, shorter: int | None = None) -> np.ndarray:
@@ -30,6 +34,13 @@ def _read(file: Path, size: int, shorter: int | None) -> np.ndarray:
             picture = opened.convert("RGB")
     except (OSError, UnidentifiedImageError) as error:
         raise AssetError(f"the picture {file} cannot be read: {error}") from None
+    return as_square(picture, size, shorter)
+
+
+def as_square(picture: Image.Image, size: int, shorter: int | None = None) -> np.ndarray:
+    """One picture as `read_images` returns it: uint8 (size, size, 3)."""
+    from PIL import Image
+
     if shorter is None:
         return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC))
     scale = shorter / min(picture.size)

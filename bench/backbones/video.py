@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...tasks.video.clip_files import middles
 from ..anatomy.frames import FrameAverage
 from .vision import VisionBackbone, resized
 
@@ -48,9 +49,3 @@ class VideoBackbone(VisionBackbone):
             images = resized(images, self.size)
         first = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
         return torch.from_numpy(first).unflatten(0, (len(split), self.frames))
-
-
-def middles(length: int, parts: int) -> np.ndarray:
-    """int64 (parts,): the places in the middle of equal parts of `length` places; repeated where these are too few."""
-    places: np.ndarray = (2 * np.arange(parts) + 1) * length // (2 * parts)
-    return places
