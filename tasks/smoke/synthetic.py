@@ -1,4 +1,4 @@
-"""The three smoke tasks. A tiny random model learns each in ten steps; their scores mean nothing.
+"""The smoke tasks. A tiny random model learns each in ten steps; their scores mean nothing.
 
 Numbers come from numpy's `RandomState`, whose stream is frozen for all versions (NEP 19); the stream of the newer
 `Generator` may change, and the fingerprints with it.
@@ -11,6 +11,7 @@ import numpy as np
 from ..classification import Classification
 from ..contract import Card, Split, SplitName
 from ..language_modelling import LanguageModelling
+from ..openvocab.open_vocabulary import OpenVocabulary
 
 SIDE = 28
 THINGS = ("cat", "dog", "bird", "fish", "lamp", "door", "tree", "road")
@@ -29,6 +30,14 @@ class SmokeVision(Classification):
         images = draws.randint(0, 160, size=(len(labels), SIDE, SIDE, 3))
         images[np.arange(len(labels)), :, :, labels] += 95
         return Split({"image": images.astype(np.uint8)}, labels, items)
+
+
+class SmokeClip(OpenVocabulary):
+    """The pictures of `SmokeVision`, told by the names of the colours."""
+
+    def make(self, split: SplitName) -> Split:
+        """`image`: uint8 (N, 28, 28, 3)."""
+        return SmokeVision(self.card).build(split)
 
 
 class SmokeText(Classification):
