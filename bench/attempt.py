@@ -37,6 +37,7 @@ class Attempt:
         self.computation: Computation | None = None
         self.drift: Drift | None = None
         self.arrays: dict[str, np.ndarray] | None = None
+        self.sheet: bytes | None = None  # a PNG
         self._send = send
         self._last_sent = -math.inf
 

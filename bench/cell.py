@@ -44,7 +44,7 @@ def run_cell(attempt: Attempt) -> None:
         train = task.build("train")
         attempt.data = _fingerprints(task.card, train, None)
         train, held_out = _hold_out(train, protocol.tuning.selection) if cell.selection else (train, None)
-        prepared = backbone.prepare(train)
+        prepared = backbone.prepare(task.complete(train, backbone))
     with attempt.phase("attach"):
         counted = sum(parameter.numel() for parameter in backbone.model.parameters())
         torch.manual_seed(cell.seed)
@@ -80,7 +80,9 @@ def run_cell(attempt: Attempt) -> None:
         attempt.score(task.score(predictions, split), task.card.metric, higher_is_better=task.card.higher_is_better)
         items = np.asarray(predictions.items, dtype=np.str_)
         per_item = np.asarray(task.per_item(predictions, split), dtype=np.float64)
-        attempt.arrays = {"items": items, "per_item": per_item, **predictions.columns}
+        stored = {name: column for name, column in predictions.columns.items() if name not in task.shown}
+        attempt.arrays = {"items": items, "per_item": per_item, **stored}
+        attempt.sheet = task.sheet(predictions, split)
     with attempt.phase("probe"), torch.compiler.set_stance("force_eager"):  # as the backbone answered before
         attempt.drift = probe.drift()
 

@@ -90,7 +90,7 @@ def main(connection: Connection, job: Job) -> None:
         finished=utc(),
     )
     try:
-        path = Store(job.results).append(record, attempt.arrays)
+        path = Store(job.results).append(record, attempt.arrays, attempt.sheet)
     except AtlasError as failure:
         connection.send({"fatal": str(failure)})
     else:

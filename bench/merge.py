@@ -19,7 +19,7 @@ from . import profiling
 from .costs import CostProfile
 from .errors import UsageError
 from .records import Cell, Origin, Record, from_json, to_json
-from .store import Store
+from .store import Store, sheet_beside
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def _merge_cell(store: Store, found: Sequence[_Found], merged: Merged) -> None:
 
 
 def _add(store: Store, found: _Found, merged: Merged) -> bool:
-    """Add a record with its predictions; a record whose predictions are gone or damaged is left out."""
+    """Add a record with its predictions and its sheet; a record whose predictions are gone or damaged is left out."""
     record, predictions = found.record, None
     if record.predictions is not None:
         try:
@@ -154,7 +154,7 @@ def _add(store: Store, found: _Found, merged: Merged) -> bool:
             merged.left_out.append(f"{origin}: {record.cell}, attempt {record.attempt}: its predictions are not there")
             return False
     number = max(record.attempt, store.next_attempt(record.cell))
-    store.append(record.model_copy(update={"attempt": number}), predictions)
+    store.append(record.model_copy(update={"attempt": number}), predictions, sheet_beside(found.path))
     merged.added += 1
     return True
 

@@ -1,7 +1,7 @@
 """The results folder: immutable records, one file per attempt, safe against kill -9 and other runs.
 
-`<protocol>/<task>/<method>/<key>/<attempt>.json`, the attempt's predictions beside it as `<attempt>.npz`; see `publish`
-for how a reader sees whole files or none.
+`<protocol>/<task>/<method>/<key>/<attempt>.json`, the attempt's predictions beside it as `<attempt>.npz` and, where
+they are pictures, a sheet of them as `<attempt>.png`; see `publish` for how a reader sees whole files or none.
 
 Several machines may share the folder. A cell's lock (flock) keeps them from running it twice; NFS since version 4, GPFS
 and Lustre with `-o flock` hold it across machines. Where locks hold on one machine only, a cell may run twice, and
@@ -131,6 +131,10 @@ class Store:
 
         return find
 
+    def sheet(self, record: Record) -> bytes | None:
+        """The sheet of pictures beside a record, or None where it has none."""
+        return sheet_beside(self.path(record.cell, record.attempt))
+
     # writing ---------------------------------------------------------------------------------------------------
 
     def path(self, cell: Cell, attempt: int) -> Path:
@@ -141,37 +145,40 @@ class Store:
         """A number above all attempts, unreadable ones included. Hold the cell's lock."""
         return 1 + max(self._numbers(cell), default=0)
 
-    def add(self, record: Record, predictions: Predictions | None = None) -> Path:
-        """Write an attempt under its number, predictions first.
+    def add(self, record: Record, predictions: Predictions | None = None, sheet: bytes | None = None) -> Path:
+        """Write an attempt under its number: predictions, then the sheet, then the record.
 
-        Raises TakenError where the number has a record or predictions, StoreError when it cannot be written, and
-        leaves nothing behind then.
+        Raises TakenError where one of the three is there already, StoreError when it cannot be written, and leaves
+        nothing behind then.
         """
         path = self.path(record.cell, record.attempt)
+        content = predictions if predictions is None or isinstance(predictions, bytes) else _npz(predictions)
+        if content is not None:
+            file = PredictionsFile(file=f"{record.attempt}.npz", sha256=hashlib.sha256(content).hexdigest())
+            record = record.model_copy(update={"predictions": file})
+        files = {".npz": content, ".png": sheet, ".json": to_json(record).encode()}
+        written: list[Path] = []
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if predictions is None:
-                publish(path, to_json(record).encode())
-                return path
-            content = predictions if isinstance(predictions, bytes) else _npz(predictions)
-            file = PredictionsFile(file=f"{record.attempt}.npz", sha256=hashlib.sha256(content).hexdigest())
-            publish(path.with_name(file.file), content)
-            try:
-                publish(path, to_json(record.model_copy(update={"predictions": file})).encode())
-            except BaseException:
-                path.with_name(file.file).unlink(missing_ok=True)
-                raise
-        except FileExistsError:
-            raise TakenError(f"{path} exists; records are never overwritten") from None
-        except OSError as error:
-            raise StoreError(f"cannot write results to {self.root}: {error.strerror or error}") from error
+            for suffix, data in files.items():
+                if data is not None:
+                    publish(path.with_suffix(suffix), data)
+                    written.append(path.with_suffix(suffix))
+        except BaseException as error:
+            for left in written:
+                left.unlink(missing_ok=True)
+            if isinstance(error, FileExistsError):
+                raise TakenError(f"{path} exists; records are never overwritten") from None
+            if isinstance(error, OSError):
+                raise StoreError(f"cannot write results to {self.root}: {error.strerror or error}") from error
+            raise
         return path
 
-    def append(self, record: Record, predictions: Predictions | None = None) -> Path:
+    def append(self, record: Record, predictions: Predictions | None = None, sheet: bytes | None = None) -> Path:
         """`add` under the record's number or, where another machine took it meanwhile, the next free one."""
         while True:
             try:
-                return self.add(record, predictions)
+                return self.add(record, predictions, sheet)
             except TakenError:  # the folder's listing may be older than what it holds: count on from here
                 number = max(record.attempt + 1, self.next_attempt(record.cell))
                 record = record.model_copy(update={"attempt": number})
@@ -210,14 +217,20 @@ class Store:
         sweep(self.root / cell.folder)
 
     def _numbers(self, cell: Cell) -> set[int]:
-        """Numbers of attempts; one whose predictions were written and whose record was not has its number too."""
+        """Numbers of attempts; what was written of one without its record has its number too."""
         files = (self.root / cell.folder).glob("*.*")
-        return {int(path.stem) for path in files if path.suffix in (".json", ".npz") and path.stem.isdecimal()}
+        return {int(path.stem) for path in files if path.suffix in (".json", ".npz", ".png") and path.stem.isdecimal()}
 
 
 def choose(attempts: Iterable[Record]) -> Record | None:
     """The attempt that counts: the newest ok one, else the newest."""
     return max(attempts, key=lambda record: (record.status == "ok", record.attempt), default=None)
+
+
+def sheet_beside(path: Path) -> bytes | None:
+    """The sheet beside the file of a record, or None where there is none."""
+    sheet = path.with_suffix(".png")
+    return sheet.read_bytes() if sheet.is_file() else None
 
 
 def _read(path: Path) -> Record | None:

@@ -114,6 +114,7 @@ class Task(ABC):
     """One task. Subclasses are built with their card and keep no state besides."""
 
     Outputs: ClassVar[str] = "what `forward` returns is opaque to everyone but the task"
+    shown: ClassVar[tuple[str, ...]] = ()  # columns of `predict` that `sheet` shows and no file stores
 
     def __init__(self, card: Card) -> None:
         self.card = card
@@ -121,6 +122,10 @@ class Task(ABC):
     @abstractmethod
     def build(self, split: SplitName) -> Split:
         """Make a split, deterministically, from assets or from a fixed generator seed."""
+
+    def complete(self, train: Split, backbone: Backbone) -> Split:
+        """The items to train on, once what only the untouched backbone can give has been added to them."""
+        return train
 
     def introduce(self, backbone: Backbone) -> None:  # noqa: B027 (most tasks have nothing to tell)
         """Tell a backbone, before a method is attached to it, what it must know of the task (names of classes)."""
@@ -156,3 +161,7 @@ class Task(ABC):
     @abstractmethod
     def per_item(self, predictions: Predictions, split: Split) -> np.ndarray:
         """float64 (N,): each item's contribution, whose mean is the primary metric up to the metric's own scale."""
+
+    def sheet(self, predictions: Predictions, split: Split) -> bytes | None:
+        """A picture of the predictions to be kept beside the record, as a PNG of at most 200 kB; None for none."""
+        return None

@@ -105,16 +105,16 @@ class _Run:
     def _take(self, reference: Any) -> None:
         """Write the record that came back, or one that says that none will."""
         cell, lock, since, started = self.running[reference]
-        store, predictions = self.work.store, None
+        store, predictions, sheet = self.work.store, None, None
         try:
-            text, predictions = ray.get(reference)
+            text, predictions, sheet = ray.get(reference)
             record = from_json(text)
         except RayTaskError as error:  # what runs cells makes a record of every end of one: this is no cell's fault
             raise AtlasError(f"a worker of the cluster cannot run {cell}: {error.cause}") from None
         except RayError as error:
             record = _lost(cell, error, self.config.retries, time.monotonic() - since, started, self.work)
         store.sweep(cell)
-        path = store.append(record.model_copy(update={"attempt": store.next_attempt(cell)}), predictions)
+        path = store.append(record.model_copy(update={"attempt": store.next_attempt(cell)}), predictions, sheet)
         del self.running[reference]
         lock.release()
         self._finish(cell, from_json(path.read_text(encoding="utf-8")))
@@ -151,8 +151,8 @@ def _lost(cell: Cell, error: RayError, retries: int, seconds: float, started: st
 
 def run_one(
     cell: str, limits: Limits, threads: int, target: str, variables: dict[str, str]
-) -> tuple[str, bytes | None]:
-    """Run one cell on a worker; its record, and its predictions where it has some. UsageError where it cannot."""
+) -> tuple[str, bytes | None, bytes | None]:
+    """Run one cell on a worker; its record, predictions and sheet where it has them. UsageError where it cannot."""
     os.environ.update(variables)
     planned = Cell.model_validate_json(cell)
     if target == CELL_TARGET:
@@ -163,4 +163,5 @@ def run_one(
         Runner(store, alone, environment(threads, max(1, cores() // threads)), target=target).run([planned])
         ((path, record),) = store.read()
         predictions = None if record.predictions is None else path.with_name(record.predictions.file).read_bytes()
-        return Path(path).read_text(encoding="utf-8"), predictions
+        sheet = store.sheet(record)
+        return Path(path).read_text(encoding="utf-8"), predictions, sheet
