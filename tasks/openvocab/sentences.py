@@ -18,7 +18,8 @@ def sentences(scene: Scene) -> tuple[str, ...]:
     full = phrase(scene.thing, scene.count)
     found = [f"{full} on {article(scene.ground)} {scene.ground} background", full]
     if not scene.thing.codepoints:
-        found += [phrase(Thing(scene.thing.name), scene.count), f"something {scene.thing.colour}"]
+        bare, any_shape = Thing(scene.thing.name), Thing("shape")
+        found += [phrase(bare, scene.count), phrase(any_shape, scene.count), f"something {scene.thing.colour}"]
     return tuple(found)
 
 
