@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from .anatomy import Handle, anatomy_of
 from .errors import UnsupportedError, UsageError
-from .identity import BackboneIdentity, identity_of
 from .names import parse
 from .recipes import configure, resolve
 from .registry import registry
+from .weight_sample import WeightSample, sample_weights
 
 if TYPE_CHECKING:
     from ..methods.contract import Method
@@ -51,7 +51,7 @@ class GivenData:
 class Attachment:
     """A method on a model. The model trains as usual: optimise `parameters()`, call the model as before."""
 
-    def __init__(self, model: nn.Module, method: Method, name: str, backbone: BackboneIdentity | None) -> None:
+    def __init__(self, model: nn.Module, method: Method, name: str, backbone: WeightSample | None) -> None:
         self.model, self.method, self.name, self.backbone = model, method, name, backbone
         self.is_prepared = False
 
@@ -145,7 +145,7 @@ class Attachment:
         if stated is None or self.backbone is None:
             warnings.warn(f"{path}: nothing tells whether it belongs to this backbone", stacklevel=3)
             return
-        difference = self.backbone.difference(BackboneIdentity.from_json(stated))
+        difference = self.backbone.difference(WeightSample.from_json(stated))
         if difference is not None:
             raise ValueError(f"saved on another backbone ({difference}); any_backbone=True loads it nevertheless")
 
@@ -175,7 +175,7 @@ def attach(model: nn.Module, method: str) -> Attachment:
     reason = anatomy.missing(tuple(place for place in kind.requires(config) if place != "head"))
     if reason is not None:
         raise UnsupportedError(f"{name} does not fit {type(model).__name__}: {reason}")
-    backbone = identity_of(anatomy)
+    backbone = sample_weights(anatomy)
     built = kind(config)
     try:
         built.attach(anatomy)

@@ -174,7 +174,7 @@ def test_a_file_that_does_not_name_its_backbone_is_loaded_with_a_warning(file: P
     with pytest.warns(UserWarning, match="nothing tells whether it belongs to this backbone"):
         pa.attach(tiny("bert", seed=1).model, "lora(r=2, targets=q+v)").load(file)
     save_file(load_file(file), file, metadata={"backbone": "{}"})
-    refused(file, "bert", "lora(r=2, targets=q+v)", "no identity of a backbone")
+    refused(file, "bert", "lora(r=2, targets=q+v)", "no sample of a backbone")
 
 
 def test_what_is_no_adapter_file(file: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ SMALLEST = 1e-7  # below it float16 keeps nothing
 
 
 @dataclass(frozen=True)
-class BackboneIdentity:
+class WeightSample:
     """The matrices of a backbone as they were before a method came."""
 
     model: str  # name of the class
@@ -36,16 +36,16 @@ class BackboneIdentity:
         return json.dumps({"model": self.model, "matrices": self.matrices, "sample": sample})
 
     @classmethod
-    def from_json(cls, text: str) -> BackboneIdentity:
+    def from_json(cls, text: str) -> WeightSample:
         """Inverse of `to_json`; a ValueError for anything else."""
         try:
             content = json.loads(text)
             sample = np.frombuffer(base64.b64decode(content["sample"], validate=True), "<f4")
             return cls(str(content["model"]), str(content["matrices"]), sample)
         except (KeyError, TypeError) as error:
-            raise ValueError(f"no identity of a backbone: {error}") from None
+            raise ValueError(f"no sample of a backbone: {error}") from None
 
-    def difference(self, other: BackboneIdentity) -> str | None:
+    def difference(self, other: WeightSample) -> str | None:
         """What tells the other backbone from this one, or None where nothing does."""
         if self.matrices != other.matrices or len(self.sample) != len(other.sample):
             return f"a {other.model} with other matrices than this {self.model}"
@@ -54,8 +54,8 @@ class BackboneIdentity:
         return f"{differ} of {len(self.sample)} sampled weights differ" if differ else None
 
 
-def identity_of(anatomy: Anatomy) -> BackboneIdentity | None:
-    """The identity of a backbone that nothing is attached to; None on the meta device."""
+def sample_weights(anatomy: Anatomy) -> WeightSample | None:
+    """Of a backbone that nothing is attached to; None on the meta device."""
     places = anatomy.linears("all")
     names = hashlib.sha256("".join(f"{name} {p.d_out} {p.d_in}\n" for name, p in places.items()).encode())
     each = max(1, SAMPLES // len(places))
@@ -63,7 +63,7 @@ def identity_of(anatomy: Anatomy) -> BackboneIdentity | None:
     if any(part.is_meta for part in parts):
         return None
     sample = torch.cat([part.float().cpu() for part in parts]).numpy()
-    return BackboneIdentity(type(anatomy.model).__name__, names.hexdigest()[:16], sample)
+    return WeightSample(type(anatomy.model).__name__, names.hexdigest()[:16], sample)
 
 
 def _spread(weight: Tensor, count: int) -> Tensor:
