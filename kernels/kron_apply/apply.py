@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ..dispatch import prefers_kernel
 from . import reference
+from .recompute import recomputed
 
 NAME = "kron_apply"
 
@@ -24,5 +25,9 @@ def kron_apply(
         beside = None if residual is None else residual.flatten(0, -2)
         y: Tensor = kron_apply_op(x.flatten(0, -2), a, right, scale, beside)
         return y.unflatten(0, x.shape[:-1])
-    product = reference.kronecker_linear(x, a, b) if v is None else reference.low_rank_kronecker_linear(x, a, b, v)
+    product = (
+        recomputed(reference.kronecker_linear, x, a, b)
+        if v is None
+        else recomputed(reference.low_rank_kronecker_linear, x, a, b, v)
+    )
     return product * scale if residual is None else residual + product * scale

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 
+import pytest
 import torch
+from peft_atlas.bench.ledger import SavedTensors
+from peft_atlas.kernels.kron_apply.apply import kron_apply
 from peft_atlas.kernels.kron_apply.reference import kronecker_linear, low_rank_kronecker_linear
 from peft_atlas.methods.parts.kronecker import Borrowed, KroneckerSum
 from torch import nn
@@ -41,3 +45,31 @@ def test_a_borrowed_factor_is_counted_by_its_owner_alone_and_stays_shared_in_cop
     copies = [copy.deepcopy((owner, users)), pickle.loads(pickle.dumps((owner, users)))]
     for new_owner, new_users in copies:
         assert new_users[0].a is new_users[1].a is new_owner[0] is not owner[0]
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["fp32", "autocast"])
+@pytest.mark.parametrize(
+    "shapes", [((2, 4, 3), (2, 5, 6)), ((1, 4, 3), (1, 5, 2), (1, 2, 6))], ids=["full", "low-rank"]
+)
+def test_nothing_between_input_and_result_is_kept_and_gradients_keep_their_bits(
+    shapes: tuple[tuple[int, ...], ...], half: bool
+) -> None:
+    torch.manual_seed(0)
+    x, *factors = (torch.randn(shape, requires_grad=True) for shape in ((7, 9, 18), *shapes))
+    direct = kronecker_linear if len(factors) == 2 else low_rank_kronecker_linear
+
+    def gradients(function: Callable[..., torch.Tensor]) -> tuple[list[torch.Tensor], int]:
+        with SavedTensors([x, *factors]) as saved, torch.autocast("cpu", torch.bfloat16, enabled=half):
+            y = function(x, *factors)
+            kept = saved.peak
+        return list(torch.autograd.grad(y.float().square().sum(), [x, *factors])), kept
+
+    (found, kept), (expected, kept_by_torch) = gradients(kron_apply), gradients(direct)
+    assert all(map(torch.equal, found, expected))
+    assert kept == 0 < kept_by_torch
+
+
+def test_frozen_factors_get_no_gradient() -> None:
+    x, a, b = torch.randn(3, 4, requires_grad=True), torch.randn(1, 2, 2), torch.randn(1, 2, 2, requires_grad=True)
+    kron_apply(x, a, b).sum().backward()
+    assert a.grad is None and x.grad is not None and b.grad is not None
