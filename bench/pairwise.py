@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .statistics import Moments, Pooled, detectable, moments_of
+from .statistics import DifferentItems, Moments, Pooled, detectable, moments_of
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ def pair_moments(cells: Sequence[np.ndarray]) -> Moments:
 
     A cell holds values (seeds, items). Pairs with the same number of seeds are paired by seed, as in
     `suite_difference`. A cell of a single item, among others of many, stands for scores whose items are not known: its
-    pairs get no interval. Raises ValueError for other differences in the number of items.
+    pairs get no interval. Raises DifferentItems for other differences in the number of items.
     """
     items = max(cell.shape[1] for cell in cells)
     if {cell.shape[1] for cell in cells} - {1, items}:
-        raise ValueError("the cells of a task have different numbers of items")
+        raise DifferentItems("the cells of a task have different numbers of items")
     first, second = pair_places(len(cells))
     single = [moments_of(list(cell)) for cell in cells]
     mean = np.array([moments.mean for moments in single])

@@ -31,6 +31,10 @@ POWER = 0.8  # with which a difference has to be found to count as detectable
 Seeds = Sequence[np.ndarray]  # per-item values, one array a seed; the items are the same, in order
 
 
+class DifferentItems(ValueError):
+    """Values that are compared item by item, of different numbers of items."""
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A mean and the half-width of its 95% interval; None where there is too little to tell."""
@@ -208,7 +212,7 @@ def two_sides(a: Seeds, b: Seeds) -> Moments:
     """Of b - a on one task, without the axis of tasks."""
     first, second = _stacked(a), _stacked(b)
     if first.shape[1] != second.shape[1]:
-        raise ValueError("a difference needs the same items on both sides")
+        raise DifferentItems("a difference needs the same items on both sides")
     if len(first) == len(second):
         return moments_of(list(second - first))
     items = second.mean(axis=0) - first.mean(axis=0)
@@ -217,8 +221,10 @@ def two_sides(a: Seeds, b: Seeds) -> Moments:
 
 def _stacked(seeds: Seeds) -> np.ndarray:
     """Values (seeds, items)."""
-    if not len(seeds) or len({len(values) for values in seeds}) != 1 or not len(seeds[0]):
-        raise ValueError("an interval needs at least one seed, and the same items for each")
+    if not len(seeds) or not len(seeds[0]):
+        raise ValueError("an interval needs at least one seed, and at least one item")
+    if len({len(values) for values in seeds}) != 1:
+        raise DifferentItems("an interval needs the same items for each seed")
     return np.stack([np.asarray(values, dtype=np.float64) for values in seeds])
 
 

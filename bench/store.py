@@ -67,7 +67,7 @@ class Store:
     def read(self) -> Iterator[tuple[Path, Record]]:
         """Every readable record with its file, in the order of the paths. Others are named in a warning."""
         for path in sorted(self.root.glob("*/*/*/*/[0-9]*.json"), key=lambda path: (path.parent, len(path.name), path)):
-            record = _read(path)
+            record = read_record(path)
             if record is not None:
                 yield path, record
 
@@ -78,7 +78,7 @@ class Store:
     def attempts(self, cell: Cell) -> list[Record]:
         """The readable attempts at one cell, oldest first."""
         numbers = sorted(self._numbers(cell))
-        found = (_read(self.path(cell, number)) for number in numbers if self.path(cell, number).exists())
+        found = (read_record(self.path(cell, number)) for number in numbers if self.path(cell, number).exists())
         return [record for record in found if record is not None]
 
     def current(self, cell: Cell) -> Record | None:
@@ -233,7 +233,8 @@ def sheet_beside(path: Path) -> bytes | None:
     return sheet.read_bytes() if sheet.is_file() else None
 
 
-def _read(path: Path) -> Record | None:
+def read_record(path: Path) -> Record | None:
+    """The record in a file; None, with a warning that names it, where there is none that can be read."""
     try:
         return from_json(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..bench.ranking import SIGNIFICANCE
-from ..bench.statistics import Difference, Seeds, holm, suite_difference
+from ..bench.statistics import Difference, DifferentItems, Seeds, holm, suite_difference
 from ..bench.tables import entry_of
 from .board import Board, Contender, Entry, Suite
 from .entries import Evidence
@@ -77,7 +77,7 @@ class Comparer:
             return Comparison(a.name, b.name, metric, tasks, None)
         try:
             difference = suite_difference(sides)
-        except ValueError:  # different test items, as from a forged record
+        except DifferentItems:  # as from a forged record
             return Comparison(a.name, b.name, metric, tasks, None)
         sign = 1 if self.found.tasks[tasks[0]].higher_is_better else -1
         return Comparison(a.name, b.name, metric, tasks, replace(difference, mean=sign * difference.mean))

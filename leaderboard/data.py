@@ -37,17 +37,19 @@ class _SuiteName:
     tasks: tuple[str, ...]
 
 
-def build(results: Path) -> Board:
+def build(results: Path, evidence: Evidence | None = None) -> Board:
     """The board of a results folder. A folder that is empty or absent gives a board without suites.
 
-    Records that cannot be read are named in a warning and left out, see `bench.index`.
+    Records that cannot be read, or vanish meanwhile, are named in a warning and left out, see `bench.index`.
+    `evidence` of the folder keeps those that were read.
     """
     from .. import __version__
 
     rows, trials = read(results)
+    evidence = Evidence(results) if evidence is None else evidence
+    rows = evidence.readable(rows)
     costs, keys = profiles(results)
-    evidence, vouched = Evidence(results), marks(results)
-    parts = arenas(rows)
+    vouched, parts = marks(results), arenas(rows)
     suites = [suite for arena in parts for suite in _suites(arena, evidence, vouched, costs, keys)]
     known = [entry for suite in suites for contender in suite.contenders for entry in contender.entries]
     ok = rows[rows["status"] == "ok"].drop_duplicates("task")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..bench.records import Record, from_json
-from ..bench.store import Store
+from ..bench.records import Record
+from ..bench.store import Store, StoreError, read_record
 from ..bench.tables import PERCENT, entry_of, with_intervals
 from . import board, today
 from .today import Answers, Today
@@ -32,11 +32,23 @@ class Evidence(Store):
         self._records: dict[str, Record] = {}
         self._items: dict[tuple[str, int], dict[str, np.ndarray] | None] = {}
 
+    def readable(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The rows of the index whose record is still there; the others are named in a warning."""
+        return rows[[self._knows(path) for path in rows["path"]]].reset_index(drop=True)
+
     def record(self, path: str) -> Record:
-        """The record at a path relative to the folder, as the index gives it."""
-        if path not in self._records:
-            self._records[path] = from_json((self.root / path).read_text(encoding="utf-8"))
+        """The record at a path relative to the folder, that of a `readable` row. StoreError where there is none."""
+        if not self._knows(path):
+            raise StoreError(f"{self.root / path} is gone, or no record any more")
         return self._records[path]
+
+    def _knows(self, path: str) -> bool:
+        if path not in self._records:
+            record = read_record(self.root / path)
+            if record is None:
+                return False
+            self._records[path] = record
+        return True
 
     def predictions(self, record: Record) -> dict[str, np.ndarray] | None:
         """The per-item values alone: the rest would fill the memory."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..bench.ranking import Ranking as Ranked
 from ..bench.ranking import rank_suite
+from ..bench.statistics import DifferentItems
 from ..bench.tables import PERCENT
 from ..bench.tradeoff import method_costs, pareto
 from . import board
@@ -58,7 +59,7 @@ def _ranking(
         return None
     try:
         found = rank_suite(frame, evidence.items, ranked)
-    except ValueError as error:  # predictions of different test items, as from a forged record
+    except DifferentItems as error:  # as from a forged record
         log.warning("no ranking on %s: %s", ", ".join(ranked), error)
         return None
     standings = tuple(_standing(str(name), row) for name, row in found.methods.iterrows())

@@ -39,8 +39,9 @@ def report_command(results: Path, out: Path | None, protocol: str | None, *, che
     """
     if not results.is_dir():
         raise UsageError(f"the results folder {results} does not exist")
-    file, board = out or results / NAME, build(results)
-    text = report(board, Evidence(results), protocol)
+    file, evidence = out or results / NAME, Evidence(results)
+    board = build(results, evidence)
+    text = report(board, evidence, protocol)
     if check:
         same = file.is_file() and file.read_bytes() == text.encode()
         print(f"{file} agrees with {results}" if same else f"{'differs' if file.exists() else 'missing'}: {file}")

@@ -19,7 +19,7 @@ from peft_atlas.bench.plan import design, make_plan
 from peft_atlas.bench.protocol import load_protocol
 from peft_atlas.bench.statistics import Estimate
 from peft_atlas.bench.tables import result_table, value_text
-from peft_atlas.leaderboard import command
+from peft_atlas.leaderboard import command, data, rankings, selection
 from peft_atlas.leaderboard.board import Board
 from peft_atlas.leaderboard.data import build, to_json
 from ruamel.yaml import YAML
@@ -107,6 +107,40 @@ def test_machines_and_protocols_never_share_a_ranking(results: Results, other: d
     assert {"lora", "bitfit"} in together and {"vpt"} in together
     assert not any("vpt" in names and len(names) > 1 for names in together)
     assert len({one.id for one in board.suites}) == len(board.suites)
+
+
+def test_a_record_that_vanishes_meanwhile_is_left_out_by_name(
+    results: Results, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    results.add("lora", "smoke-vision", 0.8)
+    gone = results.store.path((lost := results.add("bitfit", "smoke-vision", 0.7)).cell, lost.attempt)
+
+    def read_then_lose(root: Path) -> Any:
+        rows = selection.read(root)
+        gone.unlink(missing_ok=True)
+        return rows
+
+    monkeypatch.setattr(data, "read", read_then_lose)
+    board = results.board()
+    assert {c.name for c in suite(board).contenders if c.entries[0].scores} == {"lora"} and board.records == 1
+    assert str(gone) in caplog.text and "cannot be read" in caplog.text
+
+
+def test_other_test_items_mean_no_ranking_and_any_other_fault_is_one(
+    results: Results, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    results.add("lora", "smoke-vision", 0.8)
+    forged = results.add("bitfit", "smoke-vision", 0.7)
+    results.store.add(forged.model_copy(update={"attempt": 2}), {"per_item": np.full(7, 0.7)})
+    assert suite(results.board()).rankings == ()
+    assert "different numbers of items" in caplog.text
+
+    def broken(*arguments: Any) -> None:
+        raise ValueError("a fault of the program")
+
+    monkeypatch.setattr(rankings, "rank_suite", broken)
+    with pytest.raises(ValueError, match="a fault of the program"):
+        results.board()
 
 
 def test_an_earlier_configuration_is_set_aside_by_name(results: Results) -> None:
