@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .anatomy import Anatomy
     from .backbones.contract import Card as BackboneCard
 
-HEADLESS = {"lm", "clip"}  # families whose tasks score the backbone's own output
+HEADLESS = {"lm", "clip", "diffusion"}  # families whose tasks score the backbone's own output
 
 
 @lru_cache(maxsize=32)

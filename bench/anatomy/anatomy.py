@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
 from .chain import Handle
 from .edits import Edits
-from .embedding import Embedding
+from .embedding import Concept, Embedding
 from .linear import LinearPlace
 from .pair import Pair
 from .tensors import TensorPlace
@@ -47,7 +47,7 @@ class Anatomy:
         self.model, self.towers, self.edits = model, towers, edits
         self.pair: Pair | None = None  # where images meet the names of classes; a backbone of two towers sets it
         self.aside: dict[str, Tower] = {}  # see `set_aside`
-        self.concepts: tuple[Sequence[int], ...] = ()  # ids of words that describe each new word; a task sets them
+        self.concepts: tuple[Concept, ...] = ()  # what new words are to mean; a task sets them
         head = {id(parameter) for parameter in self.head_parameters()}
         for parameter in model.parameters():
             if id(parameter) not in head:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +13,14 @@ from torch import Tensor, nn
 from .chain import Chain, Handle, around
 from .edits import Edits
 from .tensors import TensorPlace
+
+
+@dataclass(frozen=True)
+class Concept:
+    """What a new word is to mean: the ids of words that say what it is, and the id of a word that hardly occurs."""
+
+    noun: tuple[int, ...]
+    rare: int
 
 
 class Embedding:

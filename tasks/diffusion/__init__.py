@@ -1,0 +1,1 @@
+"""Customisation of generators: a subject from a few pictures, in scenes that a prompt asks for."""
