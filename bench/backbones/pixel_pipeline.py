@@ -6,19 +6,24 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, ImagePipelineOutput
 from diffusers.image_processor import VaeImageProcessor
-from diffusers.loaders import StableDiffusionLoraLoaderMixin, TextualInversionLoaderMixin
+from diffusers.loaders.lora_pipeline import StableDiffusionLoraLoaderMixin
+from diffusers.loaders.textual_inversion import TextualInversionLoaderMixin
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 
-class PixelDiffusionPipeline(DiffusionPipeline, TextualInversionLoaderMixin, StableDiffusionLoraLoaderMixin):  # type: ignore[misc]
+class PixelDiffusionPipeline(DiffusionPipeline, TextualInversionLoaderMixin, StableDiffusionLoraLoaderMixin):
     """Text to image with a `UNet2DConditionModel` over RGB in -1..1, as Stable Diffusion's pipeline is over latents.
 
     LoRA weights and textual inversions load as they do there.
     """
 
+    unet: Any
+    text_encoder: Any
+    tokenizer: Any
+    scheduler: Any
     model_cpu_offload_seq = "text_encoder->unet"
 
     def __init__(self, unet: Any, text_encoder: Any, tokenizer: Any, scheduler: Any) -> None:

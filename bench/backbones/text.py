@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 DEFAULT_TOKENS = 64
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """No progress bar and no report of tensors left out on purpose (BERT's pooler): a cell prints its own progress."""
     from transformers.utils import logging
 
@@ -46,7 +46,7 @@ class TransformersBackbone(Backbone):
             return self.build()
 
     def load(self) -> nn.Module:
-        _quiet()
+        quiet()
         if "random" in self.card.options:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.card.options["random"])
