@@ -1,4 +1,4 @@
-"""Trained vectors in place of words of the texts that stand for classes (Zhou et al. 2021, arXiv 2109.01134, section 3.2).
+"""Trained vectors in place of words of the texts that stand for classes (Zhou et al. 2021, arXiv 2109.01134).
 
 A text "X X X X cat." is tokenised as it stands, and the embeddings of its first words are replaced by the vectors, so
 that positions, the mask and the place where the tower pools are the library's own.
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ...bench.anatomy import Anatomy
 
 WORD = "X"  # what the vectors stand in for
+RANDOM = "random"
 DEVIATION = 0.02  # of random vectors, in the authors' code of CoOp and of what builds on it
 
 
@@ -26,8 +27,8 @@ class ContextConfig(GradientConfig):
 
     context: int = Field(gt=0, description="context vectors")
     init: str = Field(
-        description="words whose embeddings the vectors start from; words beyond `context` stay in the text, and with "
-        "fewer words than that (or none) all vectors are random, normal with deviation 0.02"
+        description="words, joined by _, whose embeddings the vectors start from; words beyond `context` stay in the "
+        "text. With fewer words than that, or `random`, all vectors are normal with deviation 0.02"
     )
 
 
@@ -48,7 +49,7 @@ class Context(nn.Module):
         assert anatomy.pair is not None and embedding is not None, "places that a method with contexts requires"
         if middle and config.context < 2:
             raise ValueError("context=1 cannot stand on both sides of the class's name")
-        words, self.count = config.init.split(), config.context
+        words, self.count = [] if config.init == RANDOM else config.init.split("_"), config.context
         has_words = len(words) >= self.count
         self.before = self.count // 2 if middle else self.count
         self.rest = words[self.count :] if has_words else []

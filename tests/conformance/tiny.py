@@ -62,3 +62,5 @@ for _name in LACKS.keys() - {"text-to-image"}:
 SEE_CLIPS = ("videomae", "timesformer", "vit-frames")
 for _name in LACKS.keys() - set(SEE_CLIPS):
     LACKS[_name].add("frames")
+for _name in LACKS:  # models alone, without a backbone that brings two towers together
+    LACKS[_name].add("pair")
