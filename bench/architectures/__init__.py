@@ -1,8 +1,8 @@
 """Architectures by their usual names: what `bench params` counts on without any weights.
 
 One JSON file each: `library` and `class` say what to build, `config` holds what decides shapes (transformers: the
-fields of the class's configuration; timm: arguments of `create_model`; others: arguments of the class), `family` picks
-the layer of a recipe.
+fields of the class's configuration; timm: arguments of `create_model`; diffusion: the architecture of the UNet and the
+configuration of CLIP's text encoder; others: arguments of the class), `family` picks the layer of a recipe.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Architecture:
     """The content of one file."""
 
     name: str
-    library: str  # "transformers", "timm", "diffusers" or "open_clip"
+    library: str  # "transformers", "timm", "diffusers", "open_clip" or "diffusion" (of several parts)
     kind: str  # the model's class, or its name in timm
     family: str  # one of `recipes.FAMILIES`
     config: Mapping[str, Any]
@@ -79,4 +79,19 @@ def _class(architecture: Architecture) -> nn.Module:
     return model
 
 
-_LIBRARIES = {"transformers": _transformers, "timm": _timm, "diffusers": _class, "open_clip": _class}
+def _diffusion(architecture: Architecture) -> nn.Module:
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    from ..backbones.diffusion import DiffusionModel
+
+    text = CLIPTextModel(CLIPTextConfig(**architecture.config["text_encoder"]))
+    return DiffusionModel({"unet": build(read(architecture.config["unet"])), "text_encoder": text})
+
+
+_LIBRARIES = {
+    "transformers": _transformers,
+    "timm": _timm,
+    "diffusers": _class,
+    "open_clip": _class,
+    "diffusion": _diffusion,
+}
