@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from .other_load import BUSY
 from .records import (
     BackboneIdentity,
     Environment,
@@ -25,12 +26,12 @@ from .records import (
     versioned,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 RULE = (
     "wall seconds of one call; the first calls are left out as warm-up, no other is: slow ones belong to the machine, "
     "and median, p10 and p90 bear them"
 )
-UPGRADES: Upgrades = {}
+UPGRADES: Upgrades = {1: lambda content: {**content, "other_load": None}}  # as in `records`; 1 knew only the average
 
 
 class _Strict(BaseModel):
@@ -162,10 +163,19 @@ class CostProfile(_Strict):
     )
     environment: Environment
     load_average: float | None = Field(
-        default=None, description="of the last minute when it began: near 0 on a machine that did nothing else"
+        default=None, description="of the minute before it began, in which this suite may have measured something else"
+    )
+    other_load: float | None = Field(
+        default=None, description="cores that other processes kept busy, on average, while it was measured"
     )
     started: str = Field(description="UTC, ISO 8601")
     finished: str = Field(description="UTC, ISO 8601")
+
+    @property
+    def busy(self) -> bool:
+        """Whether other work took so much of the machine that times are worth little."""
+        load = self.load_average if self.other_load is None else self.other_load
+        return load is not None and load > BUSY
 
     def timing(self, what: str, batch: int | None = None, merged: bool | None = None) -> Timing | None:
         """The condition asked for, where it was measured."""

@@ -29,6 +29,7 @@ from .cell import count_parameters, method_of, settle
 from .costs import InferenceLedger, Operations, PeakMemory, Subject, Timing, TrainingLedger
 from .drift import probe_items
 from .ledger import LiveTensors, SavedTensors, pinned_attention, storage_bytes, tensors_of
+from .other_load import OtherLoad
 from .peak import PeakWatch
 from .protocol import FamilySettings, OptimizerSettings
 from .registry import registry
@@ -95,7 +96,7 @@ def measure(subject: Subject, work: str, timed: bool = True) -> dict[str, Any]:
 
     Without `timed` only what is counted: ledgers, operations, parameters, bytes; seconds where it takes a minute.
     """
-    watch = PeakWatch()
+    watch, others = PeakWatch(), OtherLoad()
     settle(subject.threads, subject.dtype)
     rig = _rig(subject)
     weights = sum(parameter.numel() for parameter in rig.backbone.model.parameters())
@@ -140,6 +141,7 @@ def measure(subject: Subject, work: str, timed: bool = True) -> dict[str, Any]:
             inference_per_item_merged=None if merged is None else merged // INFERENCE_BATCH,
         ),
         "timings": (*timings, *latencies, *switches),
+        "other_load": others.mean(),
         "fit_overhead_seconds": whole if fit.first_step is None else fit.first_step - begun,
         "adapter_file_bytes": file_bytes,
     }

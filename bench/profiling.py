@@ -1,7 +1,7 @@
 """`bench profile`: plan cost profiles, measure them one at a time, keep them, lay them out.
 
 A profile is never taken beside other cells. One child process each, nothing else started by this suite; what else the
-machine did is told by the load average in the profile.
+machine did is told by the load in the profile.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from .costs import CostProfile, Subject, from_json, to_json
 from .environment import environment, machine_class
 from .errors import AssetError, UsageError
 from .faults import report_of, status_of
+from .other_load import BUSY, other_load_now
 from .publish import publish
 from .records import PLAIN
 from .registry import registry
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 CLASSES = 10  # outputs of the head in every profile of a family with heads
-BUSY = 0.7  # load average above which times are worth little
 MIB = 2**20
 
 
@@ -126,8 +126,8 @@ def command(
         tell(f"{len(found.run)} to measure, {len(found.cached)} measured already, {len(found.unsupported)} unsupported")
         for what, reason in found.unsupported:
             tell(f"  unsupported: {what}: {reason}")
-        if found.run and (load_average() or 0) > BUSY:
-            tell(f"  the machine is busy (load average {load_average():.1f}): times will be worth little")
+        if found.run and (others := other_load_now()) > BUSY:
+            tell(f"  the machine is busy (others take {others:.1f} cores): times will be worth little")
     _fetch(planned)
     measured = run_profiles(found, results, (lambda line: None) if as_json else tell)
     order = {name: place for place, name in enumerate(planned.methods)}
@@ -265,6 +265,7 @@ def row(profile: CostProfile) -> dict[str, Any]:
         "adapter_file_bytes": profile.adapter_file_bytes,
         "key": profile.key,
         "load_average": profile.load_average,
+        "other_load": profile.other_load,
     }
 
 
@@ -294,7 +295,7 @@ def _block(backbone: str, where: str, profiles: Sequence[CostProfile]) -> str:
         "above the interpreter's; step and latency: medians, with p10 and p90 in the profile",
     ]
     notes += [f"{p.subject.method.name}: {note}" for p in profiles for note in p.notes]
-    if any((profile.load_average or 0) > BUSY for profile in profiles):
+    if any(profile.busy for profile in profiles):
         notes.append("the machine was busy with other work: do not trust the times")
     return "\n".join([text_table(head, rows), "", *notes])
 

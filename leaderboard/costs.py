@@ -93,6 +93,6 @@ def _cost(profile: CostProfile) -> board.Cost:
             board.Timing(**timing.model_dump(include=set(board.Timing.model_fields))) for timing in profile.timings
         ),
         adapter_file_bytes=figures["adapter_file_bytes"],
-        busy=(profile.load_average or 0) > profiling.BUSY,
+        busy=profile.busy,
         record=subject.folder.as_posix(),
     )

@@ -10,6 +10,7 @@ import pytest
 from peft_atlas.bench import profiling
 from peft_atlas.bench.cli import main
 from peft_atlas.bench.costs import CostProfile, from_json, to_json
+from peft_atlas.bench.other_load import OtherLoad, Usage, usage
 
 FLOAT = 4  # bytes
 METHODS = "lora(targets=q+v),full,linear,prefix,vpt"
@@ -117,3 +118,37 @@ def test_other_files_are_skipped_by_name(tmp_path: Path, found: Any, caplog: pyt
     good.with_name("profile-3.json").write_text("{")
     assert len(list(profiling.read(tmp_path))) == 1
     assert "schema_version 99 is newer" in caplog.text and "profile-3.json" in caplog.text
+
+
+def test_own_work_is_no_load_and_others_is() -> None:
+    readings = iter([Usage(100.0, 5000.0, 40.0), Usage(110.0, 5013.0, 49.0), Usage(120.0, 5020.0, 60.0)])
+    watch = OtherLoad(lambda: next(readings))
+    assert watch.mean() == pytest.approx(0.4)
+    assert watch.mean() == 0.0, "clocks of unlike grain may say less than nothing"
+
+
+def test_what_this_process_works_is_known_as_its_own() -> None:
+    before = usage()
+    while (after := usage()).own - before.own < 0.2:
+        sum(range(100_000))
+    assert after.machine - before.machine >= after.own - before.own - 0.05, "the machine's share holds it, by ticks"
+    assert after.clock > before.clock
+
+
+@pytest.mark.parametrize(
+    ("average", "other", "busy"), [(3.0, 0.1, False), (0.0, 1.5, True), (3.0, None, True), (None, None, False)]
+)
+def test_a_machine_is_busy_by_what_others_do(
+    found: Any, average: float | None, other: float | None, busy: bool
+) -> None:
+    measured = found["lora", "text"]
+    assert measured.other_load is not None
+    profile = measured.model_copy(update={"load_average": average, "other_load": other})
+    assert ("the machine was busy" in profiling.table([profile])) == busy
+
+
+def test_a_profile_of_the_first_version_is_read(found: Any) -> None:
+    content = json.loads(to_json(found["lora", "text"])) | {"schema_version": 1, "load_average": 2.0}
+    del content["other_load"]
+    old = from_json(json.dumps(content))
+    assert old.other_load is None and old.busy
