@@ -15,6 +15,7 @@ from peft_atlas.bench.errors import AtlasError, UsageError
 from peft_atlas.bench.names import parse_one
 from peft_atlas.bench.recipes import configure, resolve
 from peft_atlas.bench.registry import registry
+from peft_atlas.bench.sources import Source
 from peft_atlas.methods.contract import Method
 from peft_atlas.tasks.contract import Split
 from torch import Tensor
@@ -226,6 +227,34 @@ def test_the_librarys_vit_b_32_counts_as_published_and_answers() -> None:
         assert plain.shape == (2, 4) and not torch.allclose(pair.scores({"pixels": pixels}), plain, atol=1e-2)
         backbone.anatomy.detach()
         assert torch.equal(pair.scores({"pixels": pixels}), plain)
+
+
+def test_weights_of_the_librarys_other_class_are_read_from_a_folder(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenAI's and LAION's files hold a `CLIP`, whose text tower is no module of its own, some in half precision."""
+    from open_clip.model import CLIP
+    from safetensors.torch import save_file
+
+    config = registry("backbones").card("tiny-open-clip").options["config"]
+    torch.manual_seed(3)
+    model: Any = CLIP(**config).half().float().eval()
+    (tmp_path / "own" / "clip").mkdir(parents=True)
+    file = tmp_path / "own" / "clip" / "open_clip_model.safetensors"
+    save_file({name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}, file)
+    monkeypatch.setenv("PEFT_ATLAS_DATA_ROOT", str(tmp_path))
+    source = Source("own/clip", (file.name,), hub="model")
+    card = Card(**{**vars(library_card(config=config, image_size=28)), "sources": (source,)})
+    del card.options["random"]  # type: ignore[attr-defined]
+    build = registry("backbones").load("tiny-open-clip")
+    backbone, pixels = build(card, INPUTS), torch.randn(2, 3, 28, 28)
+    tokens = backbone.tokens(NAMES)
+    with torch.no_grad():
+        assert torch.allclose(backbone.image_features({"pixels": pixels}), model.encode_image(pixels), atol=1e-5)
+        assert torch.allclose(backbone.text_features(tokens), model.encode_text(tokens["input_ids"]), atol=1e-5)
+    larger = build(card, {**INPUTS, "image_size": 56})
+    assert larger.model.visual.positional_embedding.shape == (1 + 16, 32)
+    file.unlink()
+    with pytest.raises(AtlasError, match=r"own/clip holds no open_clip_model\.safetensors"):
+        build(card, INPUTS)
 
 
 def test_cards_that_cannot_be_built_are_refused() -> None:

@@ -47,6 +47,10 @@ class ClipBackbone(VisionBackbone):
     def load(self) -> nn.Module:
         return self.maker.load(self.size)
 
+    def published(self) -> dict[str, Tensor]:
+        """The tensors as files hold them, by their names in the model."""
+        return self.maker.published()
+
     @property
     def width(self) -> int:
         """Length of what both towers project to."""

@@ -80,12 +80,19 @@ class LibraryClip:
         config["vision_cfg"]["image_size"] = size
         return CustomTextCLIP(**config)
 
-    def _read(self, model: nn.Module) -> nn.Module:
-        from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed
+    def published(self) -> dict[str, Tensor]:
+        """The tensors of the file, by their names in the model."""
+        from open_clip.model import convert_to_custom_text_state_dict
         from safetensors.torch import load_file
 
         (file,) = folder(self.card.sources[0]).glob(self.card.sources[0].files[0])
-        tensors = convert_to_custom_text_state_dict(load_file(file))
+        tensors: dict[str, Tensor] = convert_to_custom_text_state_dict(load_file(file))
+        return tensors
+
+    def _read(self, model: nn.Module) -> nn.Module:
+        from open_clip.model import resize_pos_embed
+
+        tensors = {name: tensor.float() for name, tensor in self.published().items()}  # half would not be resampled
         resize_pos_embed(tensors, model)
         model.load_state_dict(tensors)
         return model

@@ -50,7 +50,15 @@ class PairedTowers:
         model.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log())  # as CLIP starts
         if "trained" in self.card.options:
             self._read(model)
-        return model  # type: ignore[no-any-return]
+        return model
+
+    def published(self) -> dict[str, Tensor]:
+        """By their names in the model: the tensors that the towers' own cards publish, under those trained for this."""
+        towers = {"visual.trunk.": self._tower("image", meta=True), "text.transformer.": self.texts}
+        own = {
+            f"{prefix}{name}": tensor for prefix, tower in towers.items() for name, tensor in tower.published().items()
+        }
+        return own | self._trained()
 
     def tokens(self, texts: Sequence[str]) -> Tensor:
         """Ids (N, L), padded at the right."""
@@ -95,14 +103,17 @@ class PairedTowers:
         model.visual.trunk, model.text.transformer = trunk, tower
         model.visual.image_size = trunk.patch_embed.img_size
         model.context_length, model.vocab_size = model.text.context_length, model.text.vocab_size
-        return model  # type: ignore[no-any-return]
+        return model
 
-    def _read(self, model: nn.Module) -> None:
+    def _trained(self) -> dict[str, Tensor]:
+        """What lies beside the card."""
         from safetensors.torch import load_file
 
+        return load_file(registry("backbones").folder(self.card.id) / self.card.options["trained"])
+
+    def _read(self, model: nn.Module) -> None:
         name = self.card.options["trained"]
-        tensors = load_file(registry("backbones").folder(self.card.id) / name)
-        found = model.load_state_dict(tensors, strict=False)
+        found = model.load_state_dict(self._trained(), strict=False)
         towers = ("visual.trunk.", "text.transformer.")
         missing = [tensor for tensor in found.missing_keys if not tensor.startswith(towers)]
         if wrong := sorted([*found.unexpected_keys, *missing]):
