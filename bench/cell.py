@@ -68,6 +68,8 @@ def run_cell(attempt: Attempt) -> None:
         )
         attempt.curve, attempt.step_seconds = fit.curve, fit.step_seconds  # grow while it trains
         fit.run()
+        if method.sized_by_data:
+            attempt.parameters = count_parameters(counted, method, head)
     with attempt.phase("data"):  # the test split does not exist before training has ended
         split = task.build("test") if held_out is None else held_out
         if held_out is None:

@@ -107,6 +107,7 @@ class Method(nn.Module):
 
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     starts_as_backbone: ClassVar[bool] = False  # whether the attached model computes, bit for bit, what it did before
+    sized_by_data: ClassVar[bool] = False  # whether `before_fit` decides how many numbers train or are shipped
 
     def __init__(self, config: MethodConfig) -> None:
         super().__init__()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from peft_atlas.bench.api import run
 from peft_atlas.bench.backbones.clip import ClipBackbone
 from peft_atlas.bench.conformance.subject import relative
 from peft_atlas.bench.trainer import evaluate
@@ -391,3 +393,10 @@ def test_what_was_learned_is_what_is_evaluated() -> None:
     shown = evaluate(clip, method, None, task, split, clip.prepare(split), SETTINGS)
     loss = F.cross_entropy(torch.from_numpy(shown.columns["logits"]), torch.from_numpy(split.labels))
     assert float(loss) < fit.curve[0]["loss"]
+
+
+def test_a_record_counts_the_keys_that_trained(tmp_path: Path) -> None:
+    (record,) = run("tip-adapter-f", "smoke-clip", protocol="smoke", results=tmp_path, display="none")
+    assert record.status == "ok" and record.parameters is not None
+    assert record.parameters.adapter == record.parameters.total_trainable == 64 * 24  # items x width
+    assert record.parameters.shipped_bytes == 64 * (24 * 4 + 8)

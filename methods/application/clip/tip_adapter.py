@@ -63,6 +63,7 @@ class TipAdapter(Method):
 
     Config: ClassVar[type[MethodConfig]] = TipAdapterConfig
     starts_as_backbone = True  # without training data there are no votes
+    sized_by_data = True
     trains_keys: ClassVar[bool] = False
     config: TipAdapterConfig
 
