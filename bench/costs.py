@@ -46,7 +46,9 @@ class Subject(_Strict):
     family: str
     inputs: dict[str, Any] = Field(description="the protocol's input settings: image_size, max_tokens ...")
     batch: int = Field(description="items of a training step")
-    classes: int | None = Field(description="outputs of the linear head; null where the family has no head")
+    classes: int | None = Field(
+        description="classes, told by a linear head or by names; null where the family has none"
+    )
     optimizer: dict[str, Any]
     dtype: str
     device: str

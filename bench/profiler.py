@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..tasks.classification import Classification
 from ..tasks.contract import Card, Split, Task
 from ..tasks.language_modelling import LanguageModelling
+from ..tasks.openvocab.open_vocabulary import OpenVocabulary
 from .anatomy import Unmergeable
 from .cell import count_parameters, method_of, settle
 from .costs import InferenceLedger, Operations, PeakMemory, Subject, Timing, TrainingLedger
@@ -378,6 +379,8 @@ def _rig(subject: Subject) -> Rig:
     backbone.anatomy.edits.keeps_originals = False  # copies for `detach` are no part of a method's memory
     task = _task(subject)
     prepared = backbone.prepare(_items(subject, max(2 * subject.batch, INFERENCE_BATCH)))
+    prepared.pop("item", None)  # every image is a new one: features that are kept would cost nothing
+    task.introduce(backbone)
     torch.manual_seed(0)
     return Rig(subject, backbone, task, task.make_head(backbone.width), prepared)
 
@@ -386,7 +389,10 @@ def _task(subject: Subject) -> Task:
     card = Card(
         id="profile", name="profile", version=1, family=subject.family, target="", metric="", higher_is_better=True,
         licence="", citation="", description="", classes=tuple(map(str, range(subject.classes or 0))),
+        options={"templates": ["a picture of a {}."]},
     )  # fmt: skip
+    if subject.family == "clip":
+        return _Names(card)
     return (_Text if subject.classes is None else _Classes)(card)
 
 
@@ -401,6 +407,10 @@ class _Classes(_Given, Classification):
     pass
 
 
+class _Names(_Given, OpenVocabulary):
+    make = _Given.build
+
+
 class _Text(_Given, LanguageModelling):
     pass
 
@@ -408,7 +418,7 @@ class _Text(_Given, LanguageModelling):
 def _items(subject: Subject, n: int) -> Split:
     names = tuple(f"made/{i}" for i in range(n))
     labels = None if subject.classes is None else np.arange(n, dtype=np.int64) % subject.classes
-    if subject.family == "vision":
+    if subject.family in ("vision", "clip"):
         images = np.random.default_rng(0).integers(0, 256, (n, IMAGE_SIDE, IMAGE_SIDE, 3), dtype=np.uint8)
         return Split({"image": images}, labels, names)
     if subject.family == "video":

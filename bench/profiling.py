@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 CLASSES = 10  # outputs of the head in every profile of a family with heads
+NAMED = {"clip"}  # families whose classes are known by names, and need no head
 MIB = 2**20
 
 
@@ -65,7 +66,7 @@ def subjects(protocol: Protocol, cells: Iterable[Cell]) -> list[Subject]:
             family=task.family,
             inputs=settings.inputs,
             batch=settings.batch,
-            classes=None if settings.head_lr is None else CLASSES,
+            classes=None if settings.head_lr is None and task.family not in NAMED else CLASSES,
             optimizer=protocol.optimizer.model_dump(mode="json"),
             dtype=protocol.dtype,
             device="cpu",

@@ -13,6 +13,10 @@ import torch
 from peft_atlas.bench import api
 from peft_atlas.bench.backbones.clip import ClipBackbone
 from peft_atlas.bench.errors import UsageError
+from peft_atlas.bench.names import parse
+from peft_atlas.bench.plan import design
+from peft_atlas.bench.profiler import measure
+from peft_atlas.bench.profiling import subjects
 from peft_atlas.bench.protocol import load_protocol
 from peft_atlas.bench.registry import registry
 from peft_atlas.tasks.contract import Predictions, Split
@@ -21,6 +25,7 @@ from peft_atlas.tasks.openvocab.open_vocabulary import BaseToNew, harmonic_mean,
 from peft_atlas.tasks.openvocab.picture_sets import SETS, kept_shapes, unseen_emoji
 from peft_atlas.tasks.partition import emoji_of
 from peft_atlas.tasks.vision.clutter import CODEPOINTS
+from torch.utils.flop_counter import FlopCounterMode
 
 TASKS = registry("tasks")
 OURS = [task for task in TASKS.ids() if TASKS.entry(task).file.parent.name == "openvocab"]
@@ -230,3 +235,17 @@ def test_zero_shot_and_general_methods_run_on_both_towers(tmp_path: Path) -> Non
     assert {(cell.method.id, reason) for cell, reason in headless} == {
         ("zero-shot", "tiny-vit: it does not bring images and texts together")
     }
+
+
+def test_a_profile_pays_for_every_image(tmp_path: Path) -> None:
+    """An image tower that is not touched runs all the same: features of an earlier pass are not taken for new ones."""
+    protocol = load_protocol("smoke")
+    cells = design(protocol.id, parse("zero-shot,lora"), ["smoke-clip"], [0]).cells
+    found = [measure(subject, str(tmp_path), timed=False)["operations"] for subject in subjects(protocol, cells)]
+    tower = registry("backbones").load("tiny-vit")(
+        registry("backbones").card("tiny-vit"), protocol.families["clip"].inputs
+    )
+    with FlopCounterMode(display=False) as alone:
+        tower.encode({"pixels": torch.zeros(1, 3, 28, 28)})
+    assert all(operations.inference_per_item >= alone.get_total_flops() for operations in found)
+    assert found[1].train_forward > 16 * alone.get_total_flops()
