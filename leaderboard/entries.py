@@ -34,7 +34,8 @@ class Evidence(Store):
 
     def readable(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The rows of the index whose record is still there; the others are named in a warning."""
-        return rows[[self._knows(path) for path in rows["path"]]].reset_index(drop=True)
+        known = np.fromiter((self._knows(path) for path in rows["path"]), bool, len(rows))
+        return rows[known].reset_index(drop=True)
 
     def record(self, path: str) -> Record:
         """The record at a path relative to the folder, that of a `readable` row. StoreError where there is none."""
