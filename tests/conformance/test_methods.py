@@ -340,6 +340,12 @@ def ssf_size(config: Any, anatomy: Anatomy) -> int:
     return 2 * (sum(place.d_out for place in anatomy.linears("all").values()) + ops * WIDTH)
 
 
+def cross_attention_sizes(anatomy: Anatomy) -> list[int]:
+    """The sizes of the keys' and values' matrices."""
+    named = anatomy.model.named_parameters()
+    return [p.numel() for name, p in named if "attn2.to_k" in name or "attn2.to_v" in name]
+
+
 def every_norm(anatomy: Anatomy) -> int:
     """Weights and biases of all norms."""
     norms = [m for m in anatomy.model.modules() if type(m).__name__.lower().endswith(("norm", "norm1d"))]
@@ -429,6 +435,8 @@ CLOSED_FORMS: dict[str, Callable[[Any, Anatomy], int]] = {
     "lst": lst,
     "st-adapter": st_adapter,
     "aim": aim,
+    "textual-inversion": lambda c, a: c.tokens * WIDTH,
+    "custom-diffusion": lambda c, a: c.tokens * WIDTH + sum(cross_attention_sizes(a)),
     "said": lambda c, a: c.d + len(a.blocks) + 1,
     "kadaptation": kadaptation,
     "diff-pruning": share,
