@@ -9,7 +9,7 @@ from peft_atlas.bench.protocol import load_protocol
 from peft_atlas.bench.registry import registry
 
 
-@pytest.fixture(params=["vision", "text", "lm"])
+@pytest.fixture(params=["vision", "video", "text", "lm"])
 def backbone(request):
     settings = load_protocol("smoke").families[request.param]
     card = registry("backbones").card(settings.backbone)
@@ -53,4 +53,7 @@ def test_the_probes_are_what_the_definition_says():
     assert photographs.inputs["image"].shape == (64, 112, 112, 3)
     assert photographs.inputs["image"].std() > 40, "photographs, not blank crops"
     assert len(set(sentences.inputs["text"])) == 48
+    clips = probe_items("video").inputs["clip"]  # each frame is the one before, some pixels further to the right
+    assert clips.shape == (64, 8, 80, 80, 3)
+    assert (clips[:, 1:, :, :-4] == clips[:, :-1, :, 4:]).all()
     assert probe_items("lm").fingerprint() == sentences.fingerprint()

@@ -81,17 +81,16 @@ class ClipBottleneck(nn.Module):
 
     def __init__(self, like: Tensor, width: int, bottleneck: int, kernel: str, layout: FrameLayout) -> None:
         super().__init__()
-        taps = tuple(map(int, kernel.split("x")))
-        around = tuple(n // 2 for n in taps)
+        frames, rows, columns = map(int, kernel.split("x"))
         self.layout = layout
         self.down = nn.Linear(width, bottleneck, device=like.device)
         self.conv = nn.Conv3d(
             bottleneck,
             bottleneck,
-            taps,
-            padding=around,
+            (frames, rows, columns),
+            padding=(frames // 2, rows // 2, columns // 2),
             groups=bottleneck,
-            device=like.device,  # type: ignore[arg-type]
+            device=like.device,
         )
         self.up = nn.Linear(bottleneck, width, device=like.device)
         for tensor in (self.conv.weight, self.conv.bias, self.down.bias, self.up.bias):
