@@ -85,9 +85,23 @@ def test_an_image_depends_on_its_prompt_and_seed_alone() -> None:
         assert (image.int() - together[1].int()).abs().max() > 1
 
 
-@pytest.mark.parametrize("guidance", [1.0, 4.0])
-def test_diffusers_draws_the_same(guidance: float, tmp_path: Any) -> None:
-    backbone = make()
+def patched() -> Any:
+    """The tiny generator with squares of 2 x 2 pixels as positions."""
+    card = registry("backbones").card("tiny-diffusion")
+    unet = {**card.options["unet"], "sample_size": 8, "in_channels": 12, "out_channels": 12}
+    return type(make())(dataclasses.replace(card, options={**card.options, "unet": unet, "patch": 2}), {})
+
+
+def test_squares_of_pixels_lose_nothing() -> None:
+    backbone = patched()
+    pixels = backbone.batch(backbone.prepare(red_and_blue(4)), torch.arange(4))["pixels"]
+    assert backbone.latents(pixels).shape == (4, *backbone.shape) == (4, 12, 8, 8)
+    assert torch.equal(backbone.pixels(backbone.latents(pixels)), pixels)
+
+
+@pytest.mark.parametrize(("guidance", "build"), [(1.0, make), (4.0, make), (4.0, patched)])
+def test_diffusers_draws_the_same(guidance: float, build: Any, tmp_path: Any) -> None:
+    backbone = build()
     ours = backbone.sample(backbone.tokens(PROMPTS), [3, 4], steps=4, guidance=guidance)
     pipeline = backbone.pipeline()
     pipeline.save_pretrained(tmp_path)
@@ -121,17 +135,14 @@ def test_training_lowers_the_loss_and_brings_the_colours() -> None:
 def test_the_loss_is_an_items_own_and_of_the_schedules_target() -> None:
     backbone = make()
     batch = backbone.batch(backbone.prepare(red_and_blue(4)), torch.arange(4))
-    torch.manual_seed(0)
-    t = torch.tensor([999, 999, 0, 0])
-    loss = backbone.noise_loss(batch, t)
-    assert loss.shape == (4,)
+    assert backbone.noise_loss(batch).shape == (4,)
     with torch.no_grad():
         for parameter in backbone.model.unet.conv_out.parameters():
             parameter.zero_()
-    pixels = batch["pixels"].square().mean((1, 2, 3))
+    condition = backbone.condition(batch["input_ids"], batch["attention_mask"])
+    loss = backbone.squared_errors(batch["pixels"], condition, torch.tensor([999, 999, 0, 0]))
     # what is predicted is 0 now: at the last step, which is all noise, the velocity is -pixels, at the first the noise
-    loss = backbone.noise_loss(batch, t)
-    assert torch.allclose(loss[:2], pixels[:2], rtol=1e-4)
+    assert torch.allclose(loss[:2], batch["pixels"].square().mean((1, 2, 3))[:2], rtol=1e-4)
     assert torch.allclose(loss[2:], torch.ones(2), rtol=0.2)
 
 

@@ -57,6 +57,9 @@ class DiffusionBackbone(Backbone):
     Subclasses make the parts, the tokenizer and the pipeline. The card's option `scheduler` holds the configuration of
     diffusers' DDPMScheduler (training) and DDIMScheduler (sampling); its `prediction_type` says what the UNet predicts.
 
+    The card's option `adapts` lists the parts that methods find, all of them where it is missing: `[unet]` sets the text
+    encoders aside (`Anatomy.set_aside`).
+
     Columns of a split: "text" (prompts), "image" where there are pictures, and any of numbers.
     """
 
@@ -69,6 +72,13 @@ class DiffusionBackbone(Backbone):
         self.training_schedule: Any = DDPMScheduler.from_config(config)
         self.sampling_config: Any = DDIMScheduler.from_config(config).config
         super().__init__(card, options, meta)
+        if "adapts" in card.options:
+            self._set_others_aside(card.options["adapts"])
+
+    def _set_others_aside(self, parts: Sequence[str]) -> None:
+        inside = {module for part in parts for module in getattr(self.model, part).modules()}
+        for name in [name for name, tower in self.anatomy.towers.items() if tower.module not in inside]:
+            self.anatomy.set_aside(name)
 
     # what subclasses make --------------------------------------------------------------------------------------
 
@@ -184,20 +194,23 @@ class DiffusionBackbone(Backbone):
         )[0]
         return predicted
 
-    def noise_loss(self, batch: dict[str, Tensor], t: Tensor | None = None) -> Tensor:
-        """(B,) mean squared error of the prediction, at time steps drawn evenly where `t` (B,) is not given.
+    def noise_loss(self, batch: dict[str, Tensor]) -> Tensor:
+        """(B,) squared errors for a batch of pictures and prompts, at time steps drawn evenly. See `squared_errors`."""
+        condition = self.condition(batch["input_ids"], batch["attention_mask"])
+        return self.squared_errors(self.latents(batch["pixels"]), condition)
+
+    def squared_errors(self, clean: Tensor, condition: Condition, t: Tensor | None = None) -> Tensor:
+        """(B,) mean squared error of the prediction for latents, at time steps drawn evenly where `t` (B,) is not given.
 
         Noise and time steps come from torch's own generator. Ho et al. 2020 (arXiv:2006.11239), equation 14; for
         prediction_type "v_prediction" the target is that of Salimans and Ho 2022 (arXiv:2202.00512), appendix D.
         """
-        clean = self.latents(batch["pixels"])
         schedule = self.training_schedule
         if t is None:
             t = torch.randint(schedule.config.num_train_timesteps, (len(clean),), device=clean.device)
         noise = torch.randn_like(clean)
         is_velocity = schedule.config.prediction_type == "v_prediction"
         target = schedule.get_velocity(clean, noise, t) if is_velocity else noise
-        condition = self.condition(batch["input_ids"], batch["attention_mask"])
         predicted = self.denoise(schedule.add_noise(clean, noise, t), t, *condition)
         return F.mse_loss(predicted.float(), target, reduction="none").flatten(1).mean(1)
 

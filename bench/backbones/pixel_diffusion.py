@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import AssetError
@@ -26,7 +27,8 @@ class PixelDiffusionBackbone(DiffusionBackbone):
     """A `UNet2DConditionModel` of pixels and a BERT, whose padding it does not attend to.
 
     The card's options: `unet` (configuration of the UNet), `text` (with `backbone`, the card of the BERT), `scheduler`;
-    `trained`, a safetensors file of the UNet beside the card, or `random`, the seed of its weights.
+    `patch`, the side of the squares of pixels that are one position with as many more channels (1: none); `trained`, a
+    safetensors file of the UNet beside the card, or `random`, the seed of its weights.
     """
 
     def skeleton(self) -> nn.Module:
@@ -53,7 +55,18 @@ class PixelDiffusionBackbone(DiffusionBackbone):
         from .pixel_pipeline import PixelDiffusionPipeline
 
         parts = {"unet": self.model.unet, "text_encoder": self.model.text_encoder}
-        return PixelDiffusionPipeline(**parts, tokenizer=self.tokenizer.library, scheduler=self.sampler())
+        tokenizer, scheduler = self.tokenizer.library, self.sampler()
+        return PixelDiffusionPipeline(**parts, tokenizer=tokenizer, scheduler=scheduler, patch=self.reduction)
+
+    @property
+    def reduction(self) -> int:
+        return int(self.card.options.get("patch", 1))
+
+    def latents(self, pixels: Tensor) -> Tensor:
+        return F.pixel_unshuffle(pixels, self.reduction)
+
+    def pixels(self, latents: Tensor) -> Tensor:
+        return F.pixel_shuffle(latents, self.reduction)
 
     def condition(self, ids: Tensor, mask: Tensor) -> Condition:
         hidden = self.model.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state

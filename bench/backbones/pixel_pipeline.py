@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.loaders.lora_pipeline import StableDiffusionLoraLoaderMixin
 from diffusers.loaders.textual_inversion import TextualInversionLoaderMixin
@@ -17,17 +18,19 @@ from torch import Tensor
 class PixelDiffusionPipeline(DiffusionPipeline, TextualInversionLoaderMixin, StableDiffusionLoraLoaderMixin):
     """Text to image with a `UNet2DConditionModel` over RGB in -1..1, as Stable Diffusion's pipeline is over latents.
 
-    LoRA weights and textual inversions load as they do there.
+    Squares of `patch` x `patch` pixels are one position of the UNet. LoRA weights and textual inversions load as they
+    do there.
     """
 
     unet: Any
     text_encoder: Any
     tokenizer: Any
     scheduler: Any
-    model_cpu_offload_seq = "text_encoder->unet"
+    model_cpu_offload_seq: Any = "text_encoder->unet"
 
-    def __init__(self, unet: Any, text_encoder: Any, tokenizer: Any, scheduler: Any) -> None:
+    def __init__(self, unet: Any, text_encoder: Any, tokenizer: Any, scheduler: Any, patch: int = 1) -> None:
         super().__init__()
+        self.register_to_config(patch=patch)
         self.register_modules(unet=unet, text_encoder=text_encoder, tokenizer=tokenizer, scheduler=scheduler)
         self.image_processor = VaeImageProcessor(vae_scale_factor=1)
 
@@ -58,7 +61,8 @@ class PixelDiffusionPipeline(DiffusionPipeline, TextualInversionLoaderMixin, Sta
                 predicted = without + guidance_scale * (with_prompt - without)
             image = self.scheduler.step(predicted, t, image).prev_sample
         self.maybe_free_model_hooks()
-        return ImagePipelineOutput(images=self.image_processor.postprocess(image, output_type=output_type))
+        pixels = F.pixel_shuffle(image, self.config.patch)
+        return ImagePipelineOutput(images=self.image_processor.postprocess(pixels, output_type=output_type))
 
     def encode_prompts(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
         """Hidden states (N, L, width) and mask (N, L) of prompts, padded to the longest."""

@@ -41,10 +41,10 @@ class StableDiffusionBackbone(DiffusionBackbone):
         return folder(self.card.sources[0])
 
     def make_tokenizer(self) -> PromptTokenizer:
-        from transformers import CLIPTokenizerFast
+        from transformers import CLIPTokenizer
 
         vocabulary = int(self.card.options["text_encoder"]["vocab_size"])
-        return PromptTokenizer(CLIPTokenizerFast.from_pretrained(self.folder / "tokenizer"), vocabulary, whole=True)
+        return PromptTokenizer(CLIPTokenizer.from_pretrained(self.folder / "tokenizer"), vocabulary, whole=True)
 
     def pipeline(self) -> Any:
         from diffusers import StableDiffusionPipeline
@@ -110,9 +110,9 @@ class StableDiffusionXLBackbone(StableDiffusionBackbone):
 
     def pipeline(self) -> Any:
         from diffusers import StableDiffusionXLPipeline
-        from transformers import CLIPTokenizerFast
+        from transformers import CLIPTokenizer
 
-        second = CLIPTokenizerFast.from_pretrained(self.folder / "tokenizer_2")
+        second = CLIPTokenizer.from_pretrained(self.folder / "tokenizer_2")
         tokenizers = {"tokenizer": self.tokenizer.library, "tokenizer_2": second}
         return StableDiffusionXLPipeline(**self._parts(), **tokenizers, add_watermarker=False)
 
