@@ -11,7 +11,7 @@ import torch
 from peft_atlas.bench.backbones.diffusion import DiffusionBackbone
 from peft_atlas.bench.backbones.fingerprint import fixed_input, output_fingerprint, verify, weights_fingerprint
 from peft_atlas.bench.drift import Probe
-from peft_atlas.bench.errors import AtlasError, UsageError
+from peft_atlas.bench.errors import AssetError, AtlasError, UsageError
 from peft_atlas.bench.registry import registry
 from peft_atlas.tasks.contract import Split
 
@@ -46,6 +46,15 @@ def test_the_card_states_the_frozen_model() -> None:
     assert {parameter.device.type for parameter in skeleton.model.parameters()} == {"meta"}
     shapes = {name: tensor.shape for name, tensor in skeleton.model.state_dict().items()}
     assert shapes == {name: tensor.shape for name, tensor in backbone.published().items()}
+
+
+def test_the_embedded_card_states_its_architecture() -> None:
+    skeleton = make("embedded-diffusion", meta=True)
+    assert sum(parameter.numel() for parameter in skeleton.model.parameters()) == skeleton.card.parameters
+    assert skeleton.size == 32 and skeleton.shape == (12, 16, 16)
+    card = dataclasses.replace(skeleton.card, options={**skeleton.card.options, "trained": "absent.safetensors"})
+    with pytest.raises(AssetError, match=r"absent\.safetensors is not beside its card"):
+        type(skeleton)(card, {})
 
 
 def test_the_anatomy_holds_all_of_unet_and_text_encoder() -> None:
