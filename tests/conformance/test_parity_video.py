@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from peft_atlas.bench.anatomy import anatomy_of
 from peft_atlas.bench.anatomy.frames import FrameAverage
+from peft_atlas.bench.errors import UsageError
+from peft_atlas.bench.params import count
 from peft_atlas.bench.recipes import configure, resolve
 from peft_atlas.bench.registry import registry
 from peft_atlas.methods.contract import Method
@@ -185,9 +187,13 @@ def test_published_counts(method_id: str, arguments: dict[str, Any], trainable: 
         assert round(found / sum(p.numel() for p in model.parameters()), 2) == 0.08  # the abstract's 8%
 
 
+@pytest.mark.parametrize("method_id", ["st-adapter", "aim"])
+def test_a_budget_sets_the_width(method_id: str) -> None:
+    wanted = 0.005 * registry("backbones").card("dinov2-small-video").parameters
+    assert abs(count(f"{method_id}(budget=0.5%)", "dinov2-small-video").adapter / wanted - 1) < 0.02
+
+
 @pytest.mark.parametrize("kernel", ["3x2x1", "3x1", "0x1x1", "3x1x1x1"])
 def test_kernels_without_a_centre_are_refused(kernel: str) -> None:
-    from peft_atlas.bench.errors import UsageError
-
     with pytest.raises(UsageError, match="kernel"):
         configure("st-adapter", resolve("st-adapter", {"kernel": kernel}, "video", "tiny", "tiny"))
