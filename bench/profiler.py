@@ -110,6 +110,8 @@ def measure(subject: Subject, work: str, timed: bool = True) -> dict[str, Any]:
     fit = ProfiledFit(rig, method, watch, TIMED_STEPS.get(subject.family, min(TIMED_STEPS.values())) if timed else 0)
     begun = time.perf_counter()
     fit.run()
+    if method.sized_by_data:
+        counts = count_parameters(weights, method, rig.head)
     whole = time.perf_counter() - begun
     notes = list(fit.notes)
     if fit.first_step is None:
@@ -218,13 +220,13 @@ class ProfiledFit(Fit):
         else:
             yield
 
-    def loss(self, batch: dict[str, Tensor]) -> Tensor:
+    def outputs(self, batch: dict[str, Tensor]) -> Tensor:
         if self._counter is None:
-            return super().loss(batch)
+            return super().outputs(batch)
         before = self._counter.get_total_flops()
-        loss = super().loss(batch)
+        outputs = super().outputs(batch)
         self._forward += self._counter.get_total_flops() - before
-        return loss
+        return outputs
 
     @contextmanager
     def _count_operations(self) -> Iterator[None]:

@@ -67,9 +67,13 @@ class Fit:
 
     # what a method uses ----------------------------------------------------------------------------------------
 
+    def outputs(self, batch: dict[str, Tensor]) -> Tensor:
+        """The task's outputs for a batch, through backbone and head."""
+        return outputs_of(self.task, self.backbone, self.head, batch, self.dtype)
+
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
-        """The task's mean loss of a batch, through backbone and head."""
-        return self.task.loss(outputs_of(self.task, self.backbone, self.head, batch, self.dtype), batch)
+        """The task's mean loss of a batch."""
+        return self.task.loss(self.outputs(batch), batch)
 
     def batches(self, steps: int) -> Iterator[dict[str, Tensor]]:
         """`steps` batches: full passes in an order drawn from the seed alone, the same for every method.

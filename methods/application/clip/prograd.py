@@ -39,21 +39,17 @@ class ProGrad(CoOp):
 
     def before_fit(self, fit: Fit) -> None:
         """Keep the zero-shot logits of all training items, (N, C)."""
-        from ....bench.trainer import outputs_of
-
         batches = (fit.backbone.batch(fit.prepared, i) for i in fit.prepared["index"].split(fit.settings.eval_batch))
         self.context.active = False
         try:
             with torch.no_grad():
-                logits = [outputs_of(fit.task, fit.backbone, fit.head, batch, fit.dtype) for batch in batches]
+                logits = [fit.outputs(batch) for batch in batches]
         finally:
             self.context.active = True
         self.zero_shot = torch.cat(logits)
 
     def compute_gradients(self, fit: Fit, batch: dict[str, Tensor]) -> Tensor:
-        from ....bench.trainer import outputs_of
-
-        outputs = outputs_of(fit.task, fit.backbone, fit.head, batch, fit.dtype)
+        outputs = fit.outputs(batch)
         loss, teacher, vectors = fit.task.loss(outputs, batch), self.zero_shot[batch["index"]], self.context.vectors
         (general,) = torch.autograd.grad(divergence(outputs, teacher), vectors, retain_graph=True)
         (domain,) = torch.autograd.grad(loss, vectors)

@@ -74,6 +74,8 @@ class TPT(Method):
     def _tune(self, item: dict[str, Tensor], is_in: Tensor) -> None:
         """Move the context for one item; `is_in` (C,) says which classes are in question."""
         config, vectors = self.config, self.context.vectors
+        trained = vectors.requires_grad  # not while operations are counted
+        vectors.requires_grad_()
         optimizer = torch.optim.AdamW([vectors], lr=config.lr, weight_decay=config.weight_decay)
         views = {"pixels": self._views(item["pixels"][0], int(item["index"]))}
         kept: Tensor | None = None
@@ -84,6 +86,7 @@ class TPT(Method):
             (vectors.grad,) = torch.autograd.grad(entropy(mean_prediction(logits[kept])), vectors)
             optimizer.step()
         vectors.grad = None
+        vectors.requires_grad_(trained)
 
     def _scores(self, batch: dict[str, Tensor]) -> Tensor:
         assert self.anatomy is not None and self.anatomy.pair is not None
