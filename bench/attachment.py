@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from torch import Tensor, nn
 
@@ -18,6 +18,8 @@ from .registry import registry
 from .weight_sample import WeightSample, sample_weights
 
 if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
     from ..methods.contract import Method
     from .trainer import Fit
 
@@ -99,15 +101,21 @@ class Attachment:
         """Fold the method into the model's weights; the handle undoes it. Raises `Unmergeable` where impossible."""
         return self.method.merge()
 
-    def save(self, path: str | Path, format: Literal["atlas", "peft"] = "atlas") -> None:
-        """Write what a user would publish: one safetensors file, or a folder that HF PEFT loads (with the head; a
-        `UsageError` where HF PEFT lacks the method). The file's metadata name the method and identify the backbone."""
+    def save(self, path: str | Path, format: Literal["atlas", "peft", "diffusers"] = "atlas") -> None:
+        """Write what a user would publish: one safetensors file, or a folder that HF PEFT loads (with the head) or a
+        pipeline of diffusers; a `UsageError` where these lack the method. The file's metadata name the method and
+        identify the backbone."""
         from safetensors.torch import save_file
 
         if format == "peft":
             from .peft_format import write
 
             write(self, path)
+            return
+        if format == "diffusers":
+            from .diffusers_format import write as write_for_diffusers
+
+            write_for_diffusers(self, path)
             return
         tensors = {name: tensor.detach().contiguous() for name, tensor in self.method.shipped().items()}
         metadata = {"method": self.name, "format": "peft-atlas"}
@@ -155,9 +163,10 @@ class Attachment:
         self.method.anatomy.detach()
 
 
-def attach(model: nn.Module, method: str) -> Attachment:
+def attach(model: nn.Module | DiffusionPipeline, method: str) -> Attachment:
     """Freeze `model`, put `method` (``"lora(r=8, targets=q+v)"``) on it and return the attachment.
 
+    A pipeline of diffusers stands for its UNet and its text encoders; what it draws then has the method on it.
     Raises `UsageError` for an unknown method, argument or architecture, and `UnsupportedError` naming the missing
     place where the method does not fit the model.
     """
@@ -166,10 +175,14 @@ def attach(model: nn.Module, method: str) -> Attachment:
         raise UsageError(f"attach takes one method, not {len(names)}: {method!r}")
     name = names[0]
     kind: type[Method] = registry("methods").load(name.id)
+    if not isinstance(model, nn.Module):
+        model = _parts_of(model)
     anatomy = anatomy_of(model)
     family = "vision" if "vision" in anatomy.towers else "text"
     if any(tower.frames is not None for tower in anatomy.towers.values()):
         family = "video"
+    if anatomy.missing(("condition",)) is None:
+        family = "diffusion"
     resolved = resolve(name.id, name.arguments, family, type(model).__name__, "")
     config = configure(name.id, resolved)
     reason = anatomy.missing(tuple(place for place in kind.requires(config) if place != "head"))
@@ -183,6 +196,17 @@ def attach(model: nn.Module, method: str) -> Attachment:
         anatomy.detach()
         raise UsageError(f"{name}: {error}") from None
     return Attachment(model, built, str(name), backbone)
+
+
+def _parts_of(pipeline: Any) -> nn.Module:
+    """UNet and text encoders of a pipeline, as one model. UsageError for anything else."""
+    from .backbones.diffusion import DiffusionModel
+
+    found = {name: getattr(pipeline, name, None) for name in ("unet", "text_encoder", "text_encoder_2")}
+    parts = {name: part for name, part in found.items() if isinstance(part, nn.Module)}
+    if "unet" not in parts:
+        raise UsageError(f"{type(pipeline).__name__} is neither a model of torch nor a pipeline with a UNet")
+    return DiffusionModel(parts)
 
 
 def load(model: nn.Module, folder: str | Path) -> Attachment:

@@ -68,24 +68,11 @@ def _adapter(attachment: Attachment) -> Adapter:
 
 
 def _low_rank(method: Method, is_dora: bool) -> Adapter:
-    tensors: dict[str, Tensor] = {}
-    ranks: dict[str, int] = {}
-    scale = 0.0
+    tensors, scale = low_rank_tensors(method, is_dora)
+    ranks = {
+        name.removesuffix(".lora_A.weight"): len(t) for name, t in tensors.items() if name.endswith("lora_A.weight")
+    }
     by_module = _by_module(method, method.factors)
-    for path, parts in by_module.items():
-        products = [factor.product() for _, factor in parts]
-        scale = products[0][2]
-        ranks[path] = sum(len(a) for a, _, _ in products)
-        b = products[0][1].new_zeros(_rows(parts[0][0]), ranks[path])
-        start = 0
-        for (place, _), (a, part, _) in zip(parts, products, strict=True):
-            b[_slots(place), start : start + len(a)] = part
-            start += len(a)
-        stem = PREFIX + path
-        tensors[f"{stem}.lora_A.weight"] = torch.cat([a for a, _, _ in products])
-        tensors[f"{stem}.lora_B.weight"] = b
-        if is_dora:
-            tensors[f"{stem}.lora_magnitude_vector"] = _magnitudes(parts)
     r = Counter(len(factor.product()[0]) for parts in by_module.values() for _, factor in parts).most_common(1)[0][0]
     other = {path: rank for path, rank in ranks.items() if rank != r}
     config = {
@@ -99,7 +86,27 @@ def _low_rank(method: Method, is_dora: bool) -> Adapter:
         "target_modules": list(by_module),
         "fan_in_fan_out": _is_transposed(by_module),
     }
-    return config, tensors
+    return config, {PREFIX + name: tensor for name, tensor in tensors.items()}
+
+
+def low_rank_tensors(method: Method, is_dora: bool) -> tuple[dict[str, Tensor], float]:
+    """A (r, d_in), B (d_out, r) and, of DoRA, magnitudes (d_out,) by the module's path and HF PEFT's names; and the
+    factor of B A. The slices of a fused matrix are stacked."""
+    tensors: dict[str, Tensor] = {}
+    scale = 0.0
+    for path, parts in _by_module(method, method.factors).items():
+        products = [factor.product() for _, factor in parts]
+        scale = products[0][2]
+        b = products[0][1].new_zeros(_rows(parts[0][0]), sum(len(a) for a, _, _ in products))
+        start = 0
+        for (place, _), (a, part, _) in zip(parts, products, strict=True):
+            b[_slots(place), start : start + len(a)] = part
+            start += len(a)
+        tensors[f"{path}.lora_A.weight"] = torch.cat([a for a, _, _ in products])
+        tensors[f"{path}.lora_B.weight"] = b
+        if is_dora:
+            tensors[f"{path}.lora_magnitude_vector"] = _magnitudes(parts)
+    return tensors, scale
 
 
 def _magnitudes(parts: list[Part]) -> Tensor:
