@@ -14,7 +14,7 @@ TEMPLATES = ("{}", "a drawing of {}", "a picture of {}", "an emoji of {}")
 SAID = 0.9  # how often a caption tells what leaves the usual: so what it does not tell is mostly usual
 SAID_OF_USUAL = 0.25
 NAMED = (0.6, 0.25, 0.15)  # how often by Unicode's name, by another name, by the kind of thing
-CODED = re.compile(r"\d|^flag ")  # "clock830", "flag np": no words
+CODED = re.compile(r"\d|^flag |^\w{1,2}$")  # "clock830", "flag np", "de": no words
 # Unicode's subcategories, by their first words, as one would call their members
 KINDS = {
     "animal bird": "bird",
