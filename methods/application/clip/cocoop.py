@@ -42,7 +42,7 @@ class PerImage(nn.Module):
     def forward(self, next: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         features = []
         try:
-            for image, shift in zip(images.split(1), self.net(images.to(self.net[0].weight.dtype)), strict=True):
+            for image, shift in zip(images.split(1), self.net(images.to(self.context.vectors.dtype)), strict=True):
                 self.context.shift = shift
                 features.append(next(image))
         finally:
