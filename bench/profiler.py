@@ -23,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..tasks.classification import Classification
 from ..tasks.contract import Card, Split, Task
+from ..tasks.diffusion.customisation import Customisation
 from ..tasks.language_modelling import LanguageModelling
 from ..tasks.openvocab.open_vocabulary import OpenVocabulary
 from .anatomy import Unmergeable
@@ -395,6 +396,8 @@ def _task(subject: Subject) -> Task:
     )  # fmt: skip
     if subject.family == "clip":
         return _Names(card)
+    if subject.family == "diffusion":
+        return _Denoising(card)
     return (_Text if subject.classes is None else _Classes)(card)
 
 
@@ -413,6 +416,15 @@ class _Names(_Given, OpenVocabulary):
     make = _Given.build
 
 
+class _Denoising(_Given, Customisation):
+    """One pass of the denoiser for each item."""
+
+    def read_subjects(self) -> list[Any]:
+        raise NotImplementedError("a profile has no subjects")
+
+    read_prompts = read_subjects
+
+
 class _Text(_Given, LanguageModelling):
     pass
 
@@ -427,5 +439,9 @@ def _items(subject: Subject, n: int) -> Split:
         clips = np.random.default_rng(0).integers(0, 256, (n, FRAMES, IMAGE_SIDE, IMAGE_SIDE, 3), dtype=np.uint8)
         return Split({"clip": clips}, labels, names)
     sentences = probe_items("text").inputs["text"]
+    if subject.family == "diffusion":
+        images = np.random.default_rng(0).integers(0, 256, (n, IMAGE_SIDE, IMAGE_SIDE, 3), dtype=np.uint8)
+        prompts = [sentences[i % len(sentences)] for i in range(n)]
+        return Split({"image": images, "text": prompts, "weight": np.ones(n, dtype=np.float32)}, labels, names)
     texts = [" ".join(sentences[(i + j) % len(sentences)] for j in range(SENTENCES)) for i in range(n)]
     return Split({"text": texts}, labels, names)

@@ -15,6 +15,7 @@ from .registry import registry
 MAX_PREDICTIONS = 2_000_000  # bytes of one file; 500 items of 20 classes take 40 thousand
 MAX_UNPACKED = 100_000_000  # bytes of its arrays
 SHARES = {"accuracy", "macro_f1", "ece", "h", "base", "new"}  # metrics in 0..1
+COSINES = {"dino", "clip_i", "clip_t", "pres", "matthews", "pearson", "spearman"}  # and correlations, in -1..1
 
 
 def checks(folder: Path, path: str, record: Record) -> Iterator[str]:
@@ -85,7 +86,9 @@ def _plausible(record: Record) -> Iterator[str]:
     for name, value in record.metrics.items():
         if name in SHARES and not 0 <= value <= 1:
             yield f"{name} is {value}, outside 0..1"
-        elif value < 0:
+        elif name in COSINES and not -1 <= value <= 1:
+            yield f"{name} is {value}, outside -1..1"
+        elif name not in COSINES and value < 0:
             yield f"{name} is {value}, below 0"
     started, finished = _time(record.started), _time(record.finished)
     if started is None or finished is None:

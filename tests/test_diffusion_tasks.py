@@ -18,6 +18,10 @@ from peft_atlas.bench.errors import AssetError
 from peft_atlas.bench.merge import merge
 from peft_atlas.bench.names import Name
 from peft_atlas.bench.plan import design
+from peft_atlas.bench.profiler import measure
+from peft_atlas.bench.profiling import subjects
+from peft_atlas.bench.protocol import load_protocol
+from peft_atlas.bench.record_checks import checks
 from peft_atlas.bench.records import Cell, Record
 from peft_atlas.bench.registry import registry
 from peft_atlas.bench.sources import DATA_ROOT
@@ -89,7 +93,7 @@ def test_a_placeholder_is_a_rare_word_until_a_method_brings_an_embedding() -> No
     assert torch.equal(read, batch["input_ids"].masked_fill(batch["input_ids"] == VOCABULARY, rare))
     backbone.anatomy.vocabularies[0].rows(1)
     assert readable(backbone, batch) is batch
-    assert plain("a <new1> bird and a <new2> pot") == "a bird and a pot"
+    assert plain("a <new1> animal and a small <new2> pot") == "an animal and a small pot"
 
 
 # evaluation --------------------------------------------------------------------------------------------------------
@@ -162,16 +166,34 @@ def test_a_cell_samples_scores_and_leaves_a_sheet(tmp_path: Path) -> None:
     assert attempt.sheet is not None and Image.open(io.BytesIO(attempt.sheet)).size[0] >= 3 * 96
 
 
+def test_a_profile_is_of_one_denoising_pass_for_each_item(tmp_path: Path) -> None:
+    (subject,) = subjects(load_protocol("smoke"), [smoke_cell("lora")])
+    found = measure(subject, str(tmp_path), timed=False)
+    adapter = found["parameters"].adapter
+    assert adapter == 6656 and found["training"][0].gradients == 4 * adapter
+    forward, item = found["operations"].train_forward / subject.batch, found["operations"].inference_per_item
+    assert 0.5 < item / forward < 2 and found["operations"].train_backward > 0
+
+
+def record_of(cell: Cell, **metrics: float) -> Record:
+    return Record(key=cell.key, attempt=1, status="ok", phase="done", cell=cell, environment=environment(),
+                  started="", finished="", metrics=metrics)  # fmt: skip
+
+
 def test_a_sheet_is_kept_beside_its_record_and_merged_with_it(tmp_path: Path) -> None:
     cell, sheet = smoke_cell("lora"), contact_sheet([("a", np.zeros((1, 8, 8, 3), dtype=np.uint8))])
-    record = Record(key=cell.key, attempt=1, status="ok", phase="done", cell=cell, environment=environment(),
-                    started="", finished="")  # fmt: skip
-    Store(tmp_path / "here").add(record, {"items": np.array(["a"])}, sheet)
+    Store(tmp_path / "here").add(record_of(cell), {"items": np.array(["a"])}, sheet)
     merge([tmp_path / "here"], tmp_path / "there")
     (merged,) = Store(tmp_path / "there").records()
     assert Store(tmp_path / "there").sheet(merged) == sheet
     files = {file.name for file in Store(tmp_path / "here").path(cell, 1).parent.iterdir()}
     assert files == {"1.json", "1.npz", "1.png"}
+
+
+def test_a_cosine_below_zero_is_plausible(tmp_path: Path) -> None:
+    record = record_of(smoke_cell("lora"), clip_t=-0.1, dino=1.2, div=-0.2)
+    told = [fault for fault in checks(tmp_path, "", record) if fault.partition(" ")[0] in record.metrics]
+    assert told == ["dino is 1.2, outside -1..1", "div is -0.2, below 0"]
 
 
 def test_sheets_are_small_whatever_is_on_them() -> None:

@@ -92,10 +92,12 @@ def test_without_files_it_says_how_to_get_them(monkeypatch: pytest.MonkeyPatch, 
         kind_of("hub-sd-1.5")(registry("backbones").card("hub-sd-1.5"), {})
 
 
-def test_the_autoencoder_is_no_part_that_methods_find(backbone: Any) -> None:
+def test_methods_find_the_unet_and_the_vocabularies_alone(backbone: Any) -> None:
     found = {place.name for place in backbone.anatomy.tensors()}
-    wanted = {name for name, _ in backbone.model.named_parameters() if not name.startswith("vae.")}
-    assert found == wanted and "text" in backbone.anatomy.towers
+    assert found == {name for name, _ in backbone.model.named_parameters() if name.startswith("unet.")}
+    assert len(backbone.anatomy.vocabularies) == len(backbone.anatomy.aside) == 1 + hasattr(
+        backbone.model, "text_encoder_2"
+    )
 
 
 @pytest.mark.parametrize("guidance", [1.0, 5.0])

@@ -6,6 +6,7 @@ preservation belongs to the task and not to methods: it says what a customised m
 it for itself would be compared by its objective and not by what it trains. Full fine-tuning is then DreamBooth, and
 Custom Diffusion's regularisation (arXiv:2212.04488, section 3.2; with real images there) is the same term. Textual
 Inversion (arXiv:2208.01618) has none; prompts of the class do not hold its word, so that the term moves nothing in it.
+All methods read the same prompts, with the noun of the class, which Textual Inversion's own leave out.
 
 Metrics are DreamBooth's (sections 4.1 and 4.3), with the scorers that the card names:
 

@@ -17,15 +17,26 @@ POSES = (
     (40, -8, 0.8, 0.9, (176, 200, 232)),
     (44, 24, 0.3, 0.3, (216, 216, 216)),
 )
+# what the generator's captions say of one thing, and of two (bench/pretraining/diffusion)
 SCENES = (
-    "a {} on a red background",
-    "a {} on a blue background",
-    "a {} on a green background",
-    "a {} on a black background",
+    "{} on a red background",
+    "{} on a blue background",
+    "{} on a black background",
+    "a drawing of {} on a green background",
     "a small {} at the left",
     "a small {} at the right",
     "a small {} at the top",
     "a large {} on a yellow background",
+)
+SCENES_OF_TWO = (
+    "{} to the left of {}",
+    "{} to the right of {}",
+    "{} above {}",
+    "{} below {}",
+    "{} and {}",
+    "a drawing of {} and {}",
+    "{} and {} on a blue background",
+    "{} and {} on a yellow background",
 )
 
 
@@ -40,8 +51,11 @@ class EmojiSubjects(Customisation):
         return found
 
     def read_prompts(self) -> list[str]:
-        named = [subject.prompt.removeprefix("a ") for subject in self.subjects]
-        return [scene.format(" and a ".join(named)) for scene in SCENES]
+        named = [subject.prompt for subject in self.subjects]
+        if len(named) == 2:
+            return [scene.format(*named) for scene in SCENES_OF_TWO]
+        bare = named[0].removeprefix("a ")
+        return [scene.format(bare if scene.startswith(("a small", "a large")) else named[0]) for scene in SCENES]
 
 
 def _views(codepoints: str) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ...bench.anatomy.embedding import Concept
 from ...bench.errors import AssetError
+from ..openvocab.sentences import article
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,8 +24,14 @@ RARE = (("sks</w>", "kam", "[unused1]"), ("pll</w>", "ivo", "[unused2]"))  # wor
 
 
 def plain(prompt: str) -> str:
-    """The prompt about anything of the class: without placeholders."""
-    return " ".join(word for word in prompt.split() if word not in PLACEHOLDERS)
+    """The prompt about anything of the class: without placeholders, "a <new1> animal" as "an animal"."""
+    words = prompt.split()
+    for number in reversed(range(len(words))):
+        if words[number] in PLACEHOLDERS:
+            del words[number]
+            if number and words[number - 1] in ("a", "an") and number < len(words):
+                words[number - 1] = article(words[number])
+    return " ".join(words)
 
 
 def check_placeholder(prompt: str, placeholder: str, where: str) -> None:
