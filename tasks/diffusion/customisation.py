@@ -227,8 +227,7 @@ class Customisation(Task):
         rows = [(subject.prompt, subject.views) for subject in self.subjects]
         for prompt in np.unique(prompts):
             here = prompts == prompt
-            shown = [*images[here], *of_class[here & compared]]
-            rows.append((self.prompts[prompt], shown))
+            rows.append((self.prompts[prompt], np.concatenate([images[here], of_class[here & compared]])))
         return contact_sheet(rows)
 
 
