@@ -9,13 +9,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .bench.anatomy.frames import FrameAverage
     from .bench.api import load_results, run
     from .bench.attachment import attach, load
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "attach", "load", "load_results", "run"]
+__all__ = ["FrameAverage", "__version__", "attach", "load", "load_results", "run"]
 
-_HOME = {"attach": ".bench.attachment", "load": ".bench.attachment", "load_results": ".bench.api", "run": ".bench.api"}
+_HOME = {
+    "FrameAverage": ".bench.anatomy.frames",
+    "attach": ".bench.attachment",
+    "load": ".bench.attachment",
+    "load_results": ".bench.api",
+    "run": ".bench.api",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -77,7 +77,7 @@ def test_wheel_holds_every_file(tmp_path: Path) -> None:
 
 
 def test_lazy_names() -> None:
-    assert set(peft_atlas.__all__) == {"__version__", "attach", "load", "load_results", "run"}
+    assert set(peft_atlas.__all__) == {"FrameAverage", "__version__", "attach", "load", "load_results", "run"}
     for name in peft_atlas.__all__:
         assert getattr(peft_atlas, name)
     with pytest.raises(AttributeError, match="no attribute 'atach'"):

@@ -225,7 +225,7 @@ PLACES: dict[str, tuple[Callable[[Anatomy], bool], str]] = {
     "ladder": (_all(lambda t: t.exit is not None), "its last hidden states leave through no module of their own"),
     "grid": (_any(lambda t: t.grid is not None), "it has no grid of patches"),
     "pair": (lambda anatomy: anatomy.pair is not None, "it does not bring images and texts together"),
-    "frames": (_any(lambda t: t.frames is not None), "it sees no clips, or nothing says where their frames are"),
+    "frames": (_any(lambda t: t.frames is not None), "it sees no clips (an image encoder within FrameAverage does)"),
     "hf-peft-forward": (lambda anatomy: False, "it is called without HF PEFT's own forward, where this type acts"),
     "same-width": (
         _all(lambda t: len({block.width for block in t.blocks}) == 1),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import peft_atlas as pa
 import pytest
 import torch
 from peft_atlas.bench.anatomy import anatomy_of
 from peft_atlas.bench.anatomy.frames import FrameAverage, FrameLayout
 from peft_atlas.bench.anatomy.reuse import added_by
-from peft_atlas.bench.errors import UsageError
+from peft_atlas.bench.errors import UnsupportedError, UsageError
 from torch import Tensor, nn
 
 from .test_architectures import Seen, block_input, zeros
@@ -92,6 +93,20 @@ def test_features_of_frames_are_averaged() -> None:
     assert torch.allclose(model(clips), alone.mean(0))
     with pytest.raises(ValueError, match="clips of 2 frames, where 3 were announced"):
         model(clips[:, :2])
+
+
+def test_a_model_of_one_s_own_sees_clips_within_a_frame_average() -> None:
+    encoder: Any = tiny("vit").model
+    with pytest.raises(UnsupportedError, match="an image encoder within FrameAverage does"):
+        pa.attach(encoder, "st-adapter(bottleneck=4)")
+    clips, model = torch.randn(2, 5, 3, 28, 28), pa.FrameAverage(encoder, frames=5)
+    before = model(clips)
+    handle = pa.attach(model, "st-adapter(bottleneck=4)")
+    assert handle.trainable == 2 * (2 * WIDTH * 4 + 4 * 5 + WIDTH)
+    model(clips).sum().backward()
+    assert handle.method.adapters["vision_blocks_0_attention"].conv.weight.grad.any()
+    handle.detach()
+    assert torch.equal(model(clips), before)
 
 
 def test_an_encoder_without_a_grid_of_patches_sees_no_frames() -> None:
