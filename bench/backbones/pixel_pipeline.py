@@ -61,7 +61,7 @@ class PixelDiffusionPipeline(DiffusionPipeline, TextualInversionLoaderMixin, Sta
                 predicted = without + guidance_scale * (with_prompt - without)
             image = self.scheduler.step(predicted, t, image).prev_sample
         self.maybe_free_model_hooks()
-        pixels = F.pixel_shuffle(image, self.config.patch)
+        pixels = F.pixel_shuffle(image, self.config["patch"])
         return ImagePipelineOutput(images=self.image_processor.postprocess(pixels, output_type=output_type))
 
     def encode_prompts(self, prompts: list[str]) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ import torch
 
 from ....tasks.diffusion.scorers import image_features, text_features
 from ....tasks.diffusion.sheet import contact_sheet
+from ....tasks.partition import Share
 from ...backbones.diffusion import GUIDANCE, STEPS
 from ...backbones.pixel_diffusion import PixelDiffusionBackbone
 from ...registry import registry
@@ -27,7 +28,7 @@ from .scores import Alignment, alignment, frechet_distance, nearest
 from .train import CARD, INPUTS
 
 SEEN, AGAIN, HELD_OUT = 1001, 1002, 1003  # seeds of drawings that no training has seen
-SUBJECTS = "diffusion-subject"  # a share that no training uses
+SUBJECTS: Share = "diffusion-subject"  # a share that no training uses
 BATCH = 32
 IMAGE_SCORER = {"backbone": "dinov2-small", "image_size": 98, "normalisation": "imagenet"}
 PROMPTS = (

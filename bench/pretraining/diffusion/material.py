@@ -95,13 +95,13 @@ class Artist:
         return image, caption(rng, Scene(name, ground, size, place)), thing.codepoints
 
     def _thing(self, rng: np.random.Generator) -> Thing:
-        kind = rng.random()
-        if not self.single and kind < SHAPE:
+        kind = rng.uniform(SHAPE if self.single else 0.0, 1.0)
+        if kind < SHAPE:
             colours = list(COLOURS)
             return Thing(SHAPES[rng.integers(len(SHAPES))], colours[rng.integers(len(colours))])
         groups = self.flags if self.flags and (kind < SHAPE + FLAG or not self.others) else self.others
-        variants = groups[rng.integers(len(groups))]
-        codepoints = variants[rng.integers(len(variants))].codepoints
+        variants = groups[int(rng.integers(len(groups)))]
+        codepoints = variants[int(rng.integers(len(variants)))].codepoints
         return Thing(name_of(rng, codepoints), codepoints=codepoints)
 
     def _alone(self, rng: np.random.Generator, thing: Thing, size: str, place: str, ground: str) -> np.ndarray:
