@@ -181,25 +181,31 @@ class Customisation(Task):
         features = image_features(scorers["image"], images)
         pres = np.full(len(images), np.nan, dtype=np.float32)
         if compared.any():
-            seen = image_features(scorers["image"], of_class[compared])
-            pres[compared] = self._closeness(scorers["image"], seen, {})
-        columns = {"dino": self._closeness(scorers["image"], features, batch), "pres": pres, "features": features}
+            pres[compared] = self._closeness("image", image_features(scorers["image"], of_class[compared]), {})
+        columns = {"dino": self._closeness("image", features, batch), "pres": pres, "features": features}
         if scorers.get("pair") is not None:
             paired = image_features(scorers["pair"], images)
             texts = text_features(scorers["pair"], [plain(self.prompts[i]) for i in batch["prompt"].tolist()])
-            columns["clip_i"] = self._closeness(scorers["pair"], paired, batch)
+            columns["clip_i"] = self._closeness("pair", paired, batch)
             columns["clip_t"] = (paired * texts).sum(axis=1)
         return {**columns, "images": images, "class_images": of_class}
 
-    def _closeness(self, scorer: Any, features: np.ndarray, batch: dict[str, torch.Tensor]) -> np.ndarray:
+    def _closeness(self, scorer: str, features: np.ndarray, batch: dict[str, torch.Tensor]) -> np.ndarray:
         """(B,) mean cosines with the views; of items that are views themselves, held out of training, with these."""
         if "pixels" in batch:
             held_out = ((batch["pixels"] + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-            cosines: np.ndarray = (features * image_features(scorer, held_out)).sum(axis=1)
+            cosines: np.ndarray = (features * image_features(self.card.options["scorers"][scorer], held_out)).sum(
+                axis=1
+            )
             return cosines
-        each = [mean_similarity(features, image_features(scorer, subject.views)) for subject in self.subjects]
-        mean: np.ndarray = np.mean(each, axis=0)
+        mean: np.ndarray = np.mean([mean_similarity(features, views) for views in self._view_features[scorer]], axis=0)
         return mean
+
+    @cached_property
+    def _view_features(self) -> dict[str, list[np.ndarray]]:
+        """By scorer, the features of each subject's views."""
+        scorers = {name: scorer for name, scorer in self.card.options["scorers"].items() if scorer is not None}
+        return {name: [image_features(scorer, s.views) for s in self.subjects] for name, scorer in scorers.items()}
 
     def score(self, predictions: Predictions, split: Split) -> dict[str, float]:
         """The metrics above, those that the scorers and the split allow."""
