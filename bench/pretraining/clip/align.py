@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=Schedule.batch)
     parser.add_argument("--views", type=int, default=4000, help="pictures of emoji")
     parser.add_argument("--scenes", type=int, default=3000)
-    parser.add_argument("--first-block", type=int, default=10, help="image blocks from this one on train, of 12")
+    parser.add_argument("--first-block", type=int, default=10, help="image blocks from this one on train; 12: none")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--validate", action="store_true", help="hold out a fifth of the groups, and score on it")
     return parser
