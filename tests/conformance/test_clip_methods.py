@@ -67,8 +67,9 @@ def test_start_and_detach(case: str, name: str) -> None:
         assert torch.equal(scores(clip, batch), zero_shot) == same
         perturb(method)
         moved = scores(clip, batch)
-        with pytest.raises(Unmergeable):
-            method.merge()
+        if clip.anatomy.edits.handles:  # the task's own template is no edit
+            with pytest.raises(Unmergeable):
+                method.merge()
         assert torch.equal(scores(clip, batch), moved)
         clip.anatomy.detach()
         assert torch.equal(scores(clip, batch), zero_shot)
@@ -85,7 +86,7 @@ def test_gradients_reach_what_trains_and_nothing_else(case: str, name: str) -> N
     perturb(method)
     declared = dict(method.adapter_parameters())
     if not declared:
-        assert registry("methods").card(case).compute == "training-free"
+        assert not trained(case)
         return
     scores(clip, items(clip)).square().sum().backward()
     for key, parameter in declared.items():

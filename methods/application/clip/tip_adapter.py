@@ -2,8 +2,8 @@
 
 logits = zero-shot logits + alpha * exp(-beta * (1 - f F^T)) L, with f the normalised feature of an image, F those of
 the training images and L their labels, one-hot. Nothing is trained, and nothing is searched on test data: alpha and
-beta are hyper-parameters like any other. The features are those of the images as they are; the authors' code averages
-them over ten random crops.
+beta are hyper-parameters like any other; alpha is to be seen against the scale of the logits, 100 in OpenAI's CLIP. The
+features are those of the images as they are; the authors' code averages them over ten random crops.
 
 Trainable parameters: none.
 """
