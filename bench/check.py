@@ -59,24 +59,29 @@ def check_command(
     *,
     protocol: str = "smoke",
     methods: str = "all",
+    tasks: str | None = None,
     results: Path | None = None,
     jobs: int | None = None,
     update: bool = False,
 ) -> int:
     """Run the cells (into a temporary folder, or those that `results` lacks) and compare; the exit code.
 
-    `update` writes the baseline instead. UsageError where the baseline is missing, of another protocol or newer.
+    `update` writes the baseline instead, of `tasks` (tasks and suites) or, without them, of all suites; a comparison
+    takes the baseline's own. UsageError where the baseline is missing, of another protocol or newer.
     """
+    if tasks is not None and not update:
+        raise UsageError("the baseline says which tasks it holds; --tasks goes with --update")
     content = None if update else read_baseline(baseline)
     if content is not None and content["protocol"] != protocol:
         raise UsageError(f"baseline {baseline} is of protocol {content['protocol']}, not {protocol}")
     with ExitStack() as stack:
         folder = results or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="peft-atlas-")))
-        now, names = _run(folder, protocol, methods, jobs, quiet=output.as_json)
-        if content is None:
+        before = None if content is None else baseline_side(content, str(baseline))
+        held = _tasks(protocol, tasks) if before is None else sorted(before.cells["task"].unique())
+        now, names = _run(folder, protocol, methods, held, jobs, quiet=output.as_json)
+        if before is None:
             print(f"{baseline}: {write_baseline(now, protocol, baseline)} cells")
             return 0
-        before = baseline_side(content, str(baseline))
         if methods != "all":
             cells = before.cells[before.cells["method_name"].isin(names)]
             before = replace(before, cells=cells, costs=[row for row in before.costs if row["method_name"] in names])
@@ -85,13 +90,20 @@ def check_command(
     return comparison.exit_code
 
 
-def _run(folder: Path, protocol: str, methods: str, jobs: int | None, *, quiet: bool) -> tuple[Side, list[str]]:
+def _tasks(protocol: str, names: str | None) -> list[str]:
+    """The tasks that are asked for; those of all suites, where none are."""
+    rules = load_protocol(protocol)
+    return rules.resolve_tasks(list(rules.suites) if names is None else names)
+
+
+def _run(
+    folder: Path, protocol: str, methods: str, tasks: list[str], jobs: int | None, *, quiet: bool
+) -> tuple[Side, list[str]]:
     """What the protocol's cells leave in a folder, with what each method costs, and the methods' names.
 
     Costs are counted anew each time, not timed: memory ledger, operations, bytes.
     """
     rules = load_protocol(protocol)
-    tasks = list(dict.fromkeys(task for suite in rules.suites.values() for task in suite.tasks))
     planned = api.plan(methods, tasks, protocol=protocol, results=folder, existing="missing")
     shown = make_display("none" if quiet else "auto")
     cells, _ = api.fetch_assets(planned.run, shown)

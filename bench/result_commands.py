@@ -53,6 +53,12 @@ def check(
     baseline: Annotated[Path, typer.Option(metavar="FILE", help="What a run left earlier, see --update.")],
     protocol: Protocol = "smoke",
     methods: Methods = "all",
+    tasks: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES", help="With --update: tasks and suites of the baseline; all when not given."
+        ),
+    ] = None,
     results: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep records here, and run only what it lacks.")
     ] = None,
@@ -71,6 +77,7 @@ def check(
         *(baseline, checking.Output(markdown, junit, as_json)),
         protocol=protocol,
         methods=methods,
+        tasks=tasks,
         results=results,
         jobs=jobs,
         update=update,

@@ -27,7 +27,7 @@ Edit = Callable[[list[dict[str, Any]]], object]
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run of two methods and the baseline that --update made of it."""
     folder = tmp_path_factory.mktemp("check")
-    assert main(["check", *options(folder), "--update"]) == 0
+    assert main(["check", *options(folder), "--tasks", "smoke", "--update"]) == 0
     return folder
 
 
@@ -55,6 +55,11 @@ def test_a_run_meets_its_own_baseline(made: Path, capsys: Captured) -> None:
     assert "5 cells of one machine class: loss traces and scores compared bit for bit" in printed
     assert printed.splitlines()[-1].startswith("no change in 5 cells of ")
     assert main(["compare", str(made / "smoke.json"), str(made / "results")]) == 0
+
+
+def test_the_baseline_says_which_tasks_are_compared(made: Path, capsys: Captured) -> None:
+    assert main(["check", *options(made), "--tasks", "smoke"]) == 2
+    assert "--tasks goes with --update" in capsys.readouterr().err
 
 
 def test_a_baseline_is_small_and_says_what_is_needed(made: Path) -> None:

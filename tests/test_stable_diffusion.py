@@ -95,8 +95,10 @@ def test_without_files_it_says_how_to_get_them(monkeypatch: pytest.MonkeyPatch, 
 def test_methods_find_the_unet_and_the_vocabularies_alone(backbone: Any) -> None:
     found = {place.name for place in backbone.anatomy.tensors()}
     assert found == {name for name, _ in backbone.model.named_parameters() if name.startswith("unet.")}
-    assert len(backbone.anatomy.vocabularies) == len(backbone.anatomy.aside) == 1 + hasattr(
-        backbone.model, "text_encoder_2"
+    assert (
+        len(backbone.anatomy.vocabularies)
+        == len(backbone.anatomy.aside)
+        == 1 + hasattr(backbone.model, "text_encoder_2")
     )
 
 

@@ -138,7 +138,7 @@ def test_winners_are_written_and_the_rest_of_the_recipe_stays_as_it_was(tmp_path
 
 
 def test_wrong_families_and_arguments_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"tunes no family 'visio'. Did you mean vision\?"):
+    with pytest.raises(UsageError, match=r"tunes no family 'visio'. Did you mean vision( or \w+)*\?"):
         tune("lora", ["visio"], protocol="smoke", results=tmp_path, display="none")
     with pytest.raises(UsageError, match=r"not lora\(r=4\)"):
         tune("lora(r=4)", protocol="smoke", results=tmp_path, write=True, display="none")

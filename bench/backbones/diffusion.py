@@ -57,8 +57,8 @@ class DiffusionBackbone(Backbone):
     Subclasses make the parts, the tokenizer and the pipeline. The card's option `scheduler` holds the configuration of
     diffusers' DDPMScheduler (training) and DDIMScheduler (sampling); its `prediction_type` says what the UNet predicts.
 
-    The card's option `adapts` lists the parts that methods find, all of them where it is missing: `[unet]` sets the text
-    encoders aside (`Anatomy.set_aside`).
+    The card's option `adapts` lists the parts that methods find, all of them where it is missing: `[unet]` sets the
+    text encoders aside (`Anatomy.set_aside`).
 
     Columns of a split: "text" (prompts), "image" where there are pictures, and any of numbers.
     """
@@ -200,7 +200,7 @@ class DiffusionBackbone(Backbone):
         return self.squared_errors(self.latents(batch["pixels"]), condition)
 
     def squared_errors(self, clean: Tensor, condition: Condition, t: Tensor | None = None) -> Tensor:
-        """(B,) mean squared error of the prediction for latents, at time steps drawn evenly where `t` (B,) is not given.
+        """(B,) mean squared error of the prediction for latents, at time steps drawn evenly where no `t` (B,) is given.
 
         Noise and time steps come from torch's own generator. Ho et al. 2020 (arXiv:2006.11239), equation 14; for
         prediction_type "v_prediction" the target is that of Salimans and Ho 2022 (arXiv:2202.00512), appendix D.
