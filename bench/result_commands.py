@@ -55,9 +55,7 @@ def check(
     methods: Methods = "all",
     tasks: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAMES", help="With --update: tasks and suites of the baseline; all when not given."
-        ),
+        typer.Option(metavar="NAMES", help="With --update: tasks and suites of the baseline; all when not given."),
     ] = None,
     results: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep records here, and run only what it lacks.")
