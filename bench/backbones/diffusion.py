@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .contract import Backbone
+from .padding import shortest_first, without_common_padding
 from .prompt_tokenizer import PromptTokenizer
 from .vision import resized
 
@@ -152,15 +153,13 @@ class DiffusionBackbone(Backbone):
 
     def order(self, prepared: dict[str, Tensor]) -> Tensor:
         """Shortest prompts first: less padding."""
-        return prepared["attention_mask"].sum(1).argsort(stable=True)
+        return shortest_first(prepared)
 
     def batch(self, prepared: dict[str, Tensor], index: Tensor) -> dict[str, Tensor]:
         """The items at `index`; "pixels" (B, 3, H, W) in -1..1, ids and mask without common padding."""
         chosen = {name: tensor[index].to(self.device) for name, tensor in prepared.items()}
         if not self.tokenizer.whole:
-            longest = int(chosen["attention_mask"].sum(1).max())
-            for name in ("input_ids", "attention_mask"):
-                chosen[name] = chosen[name][:, :longest]
+            chosen = without_common_padding(chosen)
         if "pixels" in chosen:
             chosen["pixels"] = chosen["pixels"].float() / 127.5 - 1
         return chosen

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..assets import asset
 from .contract import Backbone
+from .padding import shortest_first, without_common_padding
 from .tokens import FileTokenizer, HashTokenizer, Tokenizer
 
 if TYPE_CHECKING:
@@ -96,14 +97,11 @@ class TransformersBackbone(Backbone):
 
     def order(self, prepared: dict[str, Tensor]) -> Tensor:
         """Shortest first: less padding."""
-        return prepared["attention_mask"].sum(1).argsort(stable=True)
+        return shortest_first(prepared)
 
     def batch(self, prepared: dict[str, Tensor], index: Tensor) -> dict[str, Tensor]:
         chosen = {name: tensor[index].to(self.device) for name, tensor in prepared.items()}
-        longest = int(chosen["attention_mask"].sum(1).max())
-        for name in ("input_ids", "attention_mask"):
-            chosen[name] = chosen[name][:, :longest]
-        return chosen
+        return without_common_padding(chosen)
 
 
 class TextBackbone(TransformersBackbone):
